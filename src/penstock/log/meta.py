@@ -1,0 +1,215 @@
+"""What a stream is: `meta.json` in its folder, and what the hub tells of it."""
+
+from __future__ import annotations
+
+import base64
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+
+from penstock.clock import duration_ns, utc
+from penstock.errors import CorruptSegment, UsageError
+from penstock.log.segment import sync_folder
+
+__all__ = ["DOCUMENT_KIND", "TABLE_KIND", "Meta", "Metadata", "Options", "Retention", "check_attributes"]
+
+DOCUMENT_KIND: Final = "stream.document"
+TABLE_KIND: Final = "stream.table"
+FORMAT: Final = 1
+_MIB: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Retention:
+    """What a stream may forget, in whole sealed segments; the open one always stays.
+
+    age_ns  segments whose last append is older;  max_bytes  oldest segments beyond this size of the stream;
+    until   only rows that this group has committed (a roller into the store, say): bounds the other two.
+    """
+
+    age_ns: int | None = None
+    max_bytes: int | None = None
+    until: str | None = None
+
+    @classmethod
+    def of(cls, value: Retention | dict[str, Any] | None) -> Retention:
+        """From {"age": "7d", "bytes": 10_000_000, "until": "store"}, each part optional."""
+        if value is None:
+            return cls()
+        if isinstance(value, cls):
+            return value
+        unknown = set(value) - {"age", "bytes", "until"} if isinstance(value, dict) else {repr(value)}
+        if unknown:
+            raise UsageError(
+                expected="a retention of age, bytes, until",
+                got=", ".join(sorted(map(str, unknown))),
+                where="in retention",
+                hint='for example {"age": "7d", "bytes": 10_000_000_000}',
+            )
+        assert isinstance(value, dict)
+        age, limit = value.get("age"), value.get("bytes")
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise UsageError(expected="a number of bytes, at least 0", got=repr(limit), where="in retention")
+        return cls(None if age is None else duration_ns(age, name="retention age"), limit, value.get("until"))
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a stream is kept; the same for all who write to it.
+
+    durability      "os": an append survives a killed process; "group": an fdatasync shared by a few ms of appends;
+                    "always": an fdatasync each. The last two survive a lost power supply.
+    segment_bytes   size at which the next segment begins
+    max_row_bytes   the largest single row; max_batch_bytes  larger tables are appended in pieces
+    """
+
+    durability: str = "os"
+    segment_bytes: int = 256 * _MIB
+    max_row_bytes: int = 64 * _MIB
+    max_batch_bytes: int = 16 * _MIB
+    retention: Retention = field(default_factory=Retention)
+
+    def __post_init__(self) -> None:
+        if self.durability not in ("os", "group", "always"):
+            raise UsageError(expected='durability "os", "group" or "always"', got=repr(self.durability))
+        for name in ("segment_bytes", "max_row_bytes", "max_batch_bytes"):
+            if type(getattr(self, name)) is not int or getattr(self, name) < 1:
+                raise UsageError(expected=f"{name} of at least 1", got=repr(getattr(self, name)))
+
+    def changed(self, **changes: Any) -> Options:
+        """These options with those given (not None) in their place."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        if "retention" in given:
+            given["retention"] = Retention.of(given["retention"])
+        return replace(self, **given)
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The contents of `meta.json`."""
+
+    name: str
+    kind: str
+    created_ns: int
+    schema: pa.Schema
+    attributes: dict[str, Any]
+    options: Options
+
+    @classmethod
+    def load(cls, folder: Path) -> Meta:
+        """Read it. Raises FileNotFoundError when there is no stream, CorruptSegment when it cannot be understood."""
+        path = folder / "meta.json"
+        data = path.read_bytes()
+        try:
+            found = msgspec.json.decode(data)
+            if found["format"] != FORMAT:
+                raise ValueError(f"format {found['format']!r}")
+            options = dict(found["options"])
+            options["retention"] = Retention(**options["retention"])
+            return cls(
+                found["name"],
+                found["kind"],
+                found["created_ns"],
+                pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["schema"]))),
+                found["attributes"],
+                Options(**options),
+            )
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+            raise CorruptSegment(
+                expected=f"the description of a stream, format {FORMAT}",
+                got=f"{error}",
+                where=f"in {path}",
+                hint="restore the file; the rows beside it are plain Arrow streams",
+                file=str(path),
+                position=0,
+                first=0,
+                stop=0,
+            ) from error
+
+    def save(self, folder: Path) -> None:
+        """Replace the file in one step, durably."""
+        content = {
+            "format": FORMAT,
+            "name": self.name,
+            "kind": self.kind,
+            "created_ns": self.created_ns,
+            "columns": {f.name: str(f.type) + ("" if f.nullable else " not null") for f in self.schema},
+            "schema": base64.b64encode(self.schema.serialize().to_pybytes()).decode(),
+            "attributes": self.attributes,
+            "options": msgspec.to_builtins(self.options),
+        }
+        temporary = folder / f"meta.json.{os.getpid()}.new"
+        try:
+            with temporary.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(folder / "meta.json")
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(folder)
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What `hub.streams.metadata(name)` tells. Offsets count rows; `bytes` is the size on disk."""
+
+    name: str
+    kind: str
+    created_ns: int
+    schema: pa.Schema
+    attributes: dict[str, Any]
+    first_offset: int
+    next_offset: int
+    bytes: int
+    segments: int
+    groups: dict[str, int]
+
+    @property
+    def rows(self) -> int:
+        """Rows kept."""
+        return self.next_offset - self.first_offset
+
+    @property
+    def created(self) -> Any:
+        """When the stream was made, an aware datetime."""
+        return utc(self.created_ns)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it in JSON's types."""
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "created": self.created.isoformat(),
+            "schema": {f.name: str(f.type) + ("" if f.nullable else " not null") for f in self.schema},
+            "attributes": self.attributes,
+            "first_offset": self.first_offset,
+            "next_offset": self.next_offset,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "segments": self.segments,
+            "groups": self.groups,
+        }
+
+
+def check_attributes(attributes: Any, name: str) -> None:
+    """Attributes are a dict of JSON values. Raises UsageError."""
+    if attributes is None:
+        return
+    good = isinstance(attributes, dict) and all(isinstance(key, str) for key in attributes)
+    if good:
+        try:
+            good = msgspec.json.decode(msgspec.json.encode(attributes)) == attributes
+        except (TypeError, ValueError, RecursionError):
+            good = False
+    if not good:
+        raise UsageError(
+            expected="attributes: a dict of JSON values",
+            got=repr(attributes)[:100],
+            where=f"of stream {name!r}",
+            hint="use text, numbers, true/false, lists and dicts",
+        )

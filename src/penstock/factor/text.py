@@ -1,0 +1,269 @@
+"""Text to graph: `"-1 * correlation(rank(open), rank(volume), 10)"`, `"Mean($close, 5) / $close"`.
+
+Operators, loosest first: `c ? a : b`, `||`, `&&`, `!`, comparison, `+ -`, `* /`, unary `-`, `^` or `**`. A name is an
+input column (`$close` and `close` are the same), a call is an operator under its name or an alias, in any case
+(`Ts_Rank`). Some spellings mean in text what they mean in their sources: `max(x, 5)` and `min(x, 5)` with a whole
+number are `ts_max` and `ts_min` (WorldQuant); `Max`, `Min` and `Rank` of two arguments are over time (Qlib; the rank is
+a share).
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from collections.abc import Mapping
+from typing import Literal, NoReturn
+
+from penstock.errors import FactorError
+from penstock.factor import ops as _ops
+from penstock.factor.graph import Node, constant, field
+from penstock.factor.table import ALIASES, TABLE, Operator
+
+__all__ = ["parse"]
+
+assert _ops  # fills the table
+
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>\$?[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)"
+    r"|(?P<sign>\*\*|<=|>=|==|!=|&&|\|\||[-+*/^<>!~&|?:(),=]))"
+)
+_COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
+_DEEP = 64  # a level of parentheses takes ten frames of a stack of a thousand
+
+
+def parse(
+    text: str,
+    *,
+    names: Mapping[str, Node] | None = None,
+    fractional: Literal["refuse", "floor"] = "refuse",
+    where: str | None = None,
+) -> Node:
+    """The expression that `text` describes.
+
+    Takes   names: what a name stands for if not an input column (`{"adv20": f.ts_mean(amount, 20)}`);
+            fractional: what to do with windows such as 8.93, "floor" being the convention of WorldQuant's paper;
+            where: place for error messages.
+    Raises  FactorError with the column of what cannot be read.
+    """
+    return _Parser(text, dict(names or {}), fractional, where).whole()
+
+
+class _Parser:
+    """One pass over the tokens, one method per level of the grammar."""
+
+    def __init__(self, text: str, names: dict[str, Node], fractional: str, where: str | None) -> None:
+        self.text, self.names, self.fractional, self.where = text, names, fractional, where
+        self.tokens: list[tuple[str, str, int]] = []
+        self.at = 0
+        self.depth = 0
+        position = 0
+        while position < len(text.rstrip()):
+            match = _TOKEN.match(text, position)
+            if match is None:
+                start = position + len(text[position:]) - len(text[position:].lstrip())
+                self.fail(f"cannot read {text[start]!r}", start)
+            kind = str(match.lastgroup)
+            self.tokens.append((kind, match[kind], match.start(kind)))
+            position = match.end()
+        self.tokens.append(("end", "the end", len(text)))
+
+    def fail(self, problem: str, column: int | None = None, hint: str | None = None) -> NoReturn:
+        column = self.tokens[self.at][2] if column is None else column
+        around = self.text[max(0, column - 30) : column + 30]
+        place = f"at column {column + 1}, near {around!r}"
+        raise FactorError(
+            problem, where=f"{self.where}, {place}" if self.where else place, hint=hint, column=column + 1
+        )
+
+    def peek(self, *signs: str) -> bool:
+        kind, value, _ = self.tokens[self.at]
+        return kind == "sign" and value in signs
+
+    def take(self, *signs: str) -> str | None:
+        if self.peek(*signs):
+            self.at += 1
+            return self.tokens[self.at - 1][1]
+        return None
+
+    def expect(self, sign: str) -> None:
+        if not self.take(sign):
+            self.fail(f"expected {sign!r}, got {self.tokens[self.at][1]!r}")
+
+    def whole(self) -> Node:
+        if len(self.tokens) == 1:
+            self.fail("the expression is empty", 0)
+        node = self.ternary()
+        if self.tokens[self.at][0] != "end":
+            self.fail(f"expected an operator or the end, got {self.tokens[self.at][1]!r}")
+        return node
+
+    def ternary(self) -> Node:
+        self.depth += 1
+        if self.depth > _DEEP:
+            self.fail(f"nested more than {_DEEP} deep", hint="name the parts in Python")
+        node = self.either()
+        if self.take("?"):
+            first = self.ternary()
+            self.expect(":")
+            node = Node("where", (node, first, self.ternary()))
+        self.depth -= 1
+        return node
+
+    def either(self) -> Node:
+        node = self.both()
+        while self.take("||", "|"):
+            node = Node("or_", (node, self.both()))
+        return node
+
+    def both(self) -> Node:
+        node = self.negated()
+        while self.take("&&", "&"):
+            node = Node("and_", (node, self.negated()))
+        return node
+
+    def negated(self) -> Node:
+        count = 0
+        while self.take("!", "~"):
+            count += 1
+        node = self.comparison()
+        for _ in range(count):
+            node = Node("not_", (node,))
+        return node
+
+    def comparison(self) -> Node:
+        node = self.sum()
+        sign = self.take(*_COMPARE)
+        if sign:
+            node = Node(_COMPARE[sign], (node, self.sum()))
+            if self.peek(*_COMPARE):
+                self.fail("a comparison of a comparison", hint="write (a < b) & (b < c)")
+        return node
+
+    def sum(self) -> Node:
+        node = self.product()
+        while sign := self.take("+", "-"):
+            node = Node("add" if sign == "+" else "sub", (node, self.product()))
+        return node
+
+    def product(self) -> Node:
+        node = self.unary()
+        while sign := self.take("*", "/"):
+            node = Node("mul" if sign == "*" else "div", (node, self.unary()))
+        return node
+
+    def unary(self) -> Node:
+        signs = 0
+        while sign := self.take("-", "+", "~"):
+            if sign == "~":
+                return self._minus(Node("not_", (self.unary(),)), signs)
+            signs += sign == "-"
+        return self._minus(self.power(), signs)
+
+    @staticmethod
+    def _minus(node: Node, signs: int) -> Node:
+        if signs and node.op == "const":
+            return constant(float(node.attrs[0][1]) * (-1) ** signs)
+        for _ in range(signs):
+            node = Node("neg", (node,))
+        return node
+
+    def power(self) -> Node:
+        node = self.primary()
+        if self.take("^", "**"):
+            self.depth += 1
+            if self.depth > _DEEP:
+                self.fail(f"nested more than {_DEEP} deep", hint="name the parts in Python")
+            node = Node("pow", (node, self.unary()))
+            self.depth -= 1
+        return node
+
+    def primary(self) -> Node:
+        kind, value, column = self.tokens[self.at]
+        if self.take("("):
+            node = self.ternary()
+            self.expect(")")
+            return node
+        self.at += 1
+        if kind == "number":
+            return constant(float(value))
+        if kind != "name":
+            self.at -= 1
+            self.fail(f"expected a number, a name or '(', got {value!r}")
+        if self.peek("("):
+            return self.call(value, column)
+        if value in self.names:
+            return self.names[value]
+        if value.lower() in ("nan", "inf"):
+            return constant(float(value))
+        name = value.lstrip("$")
+        if name.startswith("IndClass."):  # the paper's way to name a classification
+            name = name.removeprefix("IndClass.")
+        if "." in name:
+            self.fail(
+                f"cannot read the name {value!r}", column, 'columns are named "close", "$close" or "IndClass.sector"'
+            )
+        return field(name)
+
+    def call(self, name: str, column: int) -> Node:
+        self.expect("(")
+        args: list[Node] = []
+        attrs: dict[str, object] = {}
+        while not self.peek(")"):
+            kind, word, start = self.tokens[self.at]
+            if kind == "name" and self.tokens[self.at + 1][1] == "=":
+                self.at += 2
+                attrs[word] = self._flag() if self.tokens[self.at][1] in ("True", "False") else self.ternary()
+            elif attrs:
+                self.fail("a plain argument after a named one", start)
+            else:
+                args.append(self.ternary())
+            if not self.take(",") and not self.peek(")"):
+                self.fail(f"expected ',' or ')', got {self.tokens[self.at][1]!r}")
+        self.expect(")")
+        operator, args, more = self.resolve(name, args, column)
+        for key, value in more.items():
+            attrs.setdefault(key, value)
+        try:
+            return operator(*self._windows(operator, args), **attrs)
+        except FactorError as error:
+            hint = error.hint
+            if "whole number" in str(error.problem):
+                hint = 'round it, or parse with fractional="floor" (the convention of WorldQuant\'s paper)'
+            self.fail(str(error.problem or error), column, hint)
+
+    def _flag(self) -> bool:
+        self.at += 1
+        return self.tokens[self.at - 1][1] == "True"
+
+    def _windows(self, operator: Operator, args: list[Node]) -> list[Node]:
+        if self.fractional != "floor":
+            return args
+        kinds = [p.kind for p in operator.operands + operator.attributes]
+        return [
+            constant(math.floor(float(arg.attrs[0][1]))) if kind == "Rows" and arg.op == "const" else arg
+            for arg, kind in zip(args, kinds, strict=False)
+        ] + args[len(kinds) :]
+
+    def resolve(self, name: str, args: list[Node], column: int) -> tuple[Operator, list[Node], dict[str, object]]:
+        """The operator that `name` means for these arguments."""
+        windowed = len(args) == 2 and args[1].op == "const"
+        number = float(args[1].attrs[0][1]) if windowed else 0.0
+        if name in ("max", "min") and number >= 1 and number.is_integer():
+            return TABLE[f"ts_{name}"], args, {}
+        if name in ("Max", "Min"):
+            return TABLE[f"ts_{name.lower()}"], args, {}
+        if name in ("rank", "Rank") and len(args) == 2:
+            return TABLE["ts_rank"], args, {"pct": True} if name == "Rank" else {}
+        found = TABLE.get(ALIASES.get(name, name)) or _folded().get(name.lower())
+        if found is None:
+            near = difflib.get_close_matches(name.lower(), _folded(), n=3)
+            self.fail(f"there is no operator {name!r}", column, f"did you mean {' or '.join(near)}" if near else None)
+        return found, args, {}
+
+
+def _folded() -> dict[str, Operator]:
+    """Operators by lower-case name; canonical names win over aliases."""
+    folded = {alias.lower(): TABLE[name] for alias, name in ALIASES.items()}
+    folded.update({name.lower(): operator for name, operator in TABLE.items()})
+    return folded

@@ -1,0 +1,242 @@
+"""A second reading of the steps, one number at a time, over state addressed in blocks of eight keys.
+
+It is written from the text of `machine.Machine` alone and must agree with the NumPy machine to the bit: what a compiled
+machine has to do as well.
+"""
+
+from __future__ import annotations
+
+import inspect
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from penstock import factor as f
+from penstock.factor.machine import Engine, Machine
+from penstock.factor.machine_numpy import NumpyEngine, NumpyMachine
+from penstock.factor.ops.windowed import SHORT
+from penstock.factor.reproducible import row_sums
+from penstock.factor.table import TABLE, Kind
+
+f.operators()
+BLOCK = 8
+
+
+class ScalarMachine:
+    """One key of one row. State rows are read and written through `Layout.address`."""
+
+    def __init__(self, layout, dtype, keys):
+        self.layout, self.type, self.keys = layout, np.dtype(dtype).type, keys
+        self.memory = np.full(layout.rows * -(-keys // BLOCK) * BLOCK, np.nan, dtype)
+        self.nan = self.type(np.nan)
+        self.ordinal = self.key = 0
+
+    def at(self, field, slot, part=0):
+        return self.layout.address(field.first + part * field.depth + slot, self.key, BLOCK)
+
+    def load(self, field, slot):
+        return tuple(self.memory[self.at(field, slot, part)] for part in range(field.parts))
+
+    def store(self, field, slot, values):
+        for part, value in enumerate(values):
+            self.memory[self.at(field, slot, part)] = value
+
+    def where(self, mask, x, y):
+        return self.type(x) if mask else self.type(y)
+
+    def present(self, x):
+        return x == x
+
+    def finite(self, x):
+        return np.isfinite(x)
+
+    def abs(self, x):
+        return np.abs(x)
+
+    def sqrt(self, x):
+        return np.sqrt(x)
+
+    def floor(self, x):
+        return np.floor(x)
+
+    def log(self, x):
+        return np.log(x)
+
+    def exp(self, x):
+        return np.exp(x)
+
+    def pow(self, x, y):
+        return np.power(x, y)
+
+    def delay(self, past, x):
+        slot = self.ordinal % past.depth
+        (old,) = self.load(past, slot)
+        self.store(past, slot, (x,))
+        return old
+
+    def scan(self, cell, step, x):
+        (old,) = self.load(cell, 0)
+        new = step(old, x)
+        self.store(cell, 0, (new,))
+        return new
+
+    def past(self, ring, xs):
+        """The earlier rows, oldest first; `xs` becomes one."""
+        rows = [self.load(ring, (self.ordinal + j) % ring.depth) for j in range(ring.depth)]
+        self.store(ring, self.ordinal % ring.depth, xs)
+        return rows
+
+    def combine(self, monoid, a, b, na, nb):
+        return tuple(self.type(v) for v in monoid.combine(self, a, b, self.type(na), self.type(nb)))
+
+    def window(self, state, monoid, n, *xs):
+        row = tuple(self.type(v) for v in monoid.lift(self, *xs))
+        if n <= SHORT:
+            rows = [monoid.lift(self, *old) for old in (self.past(state.past, xs) if n > 1 else [])]
+            summaries = [tuple(self.type(v) for v in old) for old in rows] + [row]
+            made = summaries[0]
+            for j, one in enumerate(summaries[1:], 1):
+                made = self.combine(monoid, made, one, j, 1)
+            return made
+        p = self.ordinal % n
+        prefix = row if p == 0 else self.combine(monoid, self.load(state.prefix, 0), row, p, 1)
+        made = prefix
+        if p < n - 1:
+            made = self.combine(monoid, self.load(state.ring, p + 1), prefix, n - 1 - p, p + 1)
+        self.store(state.ring, p, row)
+        self.store(state.prefix, 0, prefix)
+        if p == n - 1:
+            for j in range(n - 2, -1, -1):
+                merged = self.combine(monoid, self.load(state.ring, j), self.load(state.ring, j + 1), 1, n - 1 - j)
+                self.store(state.ring, j, merged)
+        return made
+
+    def fold(self, state, n, x, start, step):
+        for (old,) in self.past(state.past, (x,)) if n > 1 else []:
+            start = step(start, old)
+        return start
+
+    def order(self, state, n, x, places):
+        rows = [old for (old,) in self.past(state.past, (x,))] if n > 1 else []
+        ranked = sorted(v + self.type(0) for v in [*rows, x])
+        if any(v != v for v in ranked):
+            return tuple(self.nan for _ in places)
+        return tuple(ranked[place] for place in places)
+
+
+class RowMachine:
+    """Cross-sectional words over the list of a row's keys."""
+
+    def __init__(self, dtype):
+        self.type = np.dtype(dtype).type
+        self.nan = self.type(np.nan)
+
+    def present(self, x):
+        return [v == v for v in x]
+
+    def where(self, mask, x, y):
+        return [a if there else y for there, a in zip(mask, x, strict=True)]
+
+    def row_count(self, x):
+        return [self.type(sum(v == v for v in x))] * len(x)
+
+    def row_sum(self, x):
+        return [self.type(row_sums(np.array([x], np.float64))[0, 0])] * len(x)
+
+    def row_order(self, x):
+        place = lambda v: 1 + sum(u < v for u in x) + (sum(u == v for u in x) - 1) / 2  # noqa: E731
+        return [self.type(place(v)) if v == v else self.type(np.nan) for v in x]
+
+    def row_quantile(self, x, q):
+        ranked = sorted(v + self.type(0) for v in x if v == v)
+        if not ranked:
+            return [self.type(np.nan)] * len(x)
+        place = (len(ranked) - 1) * q
+        low = int(np.floor(place))
+        below, above = ranked[low], ranked[min(low + 1, len(ranked) - 1)]
+        part = self.type(place - low)
+        made = below if below == above or part == 0 else below + (above - below) * part
+        return [made] * len(x)
+
+    def group_sum(self, x, group):
+        sums = {g: self.row_sum([v for v, h in zip(x, group, strict=True) if h == g])[0] for g in set(group) if g == g}
+        return [sums[g] if g == g else self.type(np.nan) for g in group]
+
+
+def run_scalar(program, panel):
+    """The plan row by row, node by node, key by key; the outputs and the memory."""
+    rows, keys = next(iter(panel.values())).shape
+    machine = ScalarMachine(program.layout, program.dtype, keys)
+    across = RowMachine(program.dtype)
+    fields = {node: SimpleNamespace(**{f.name: f for f in fields}) for node, fields in program.layout.by_node().items()}
+    out = {name: np.empty((rows, keys), program.dtype) for name in program.outputs}
+    for t in range(rows):
+        machine.ordinal = t
+        values = {}
+        for node in program.plan.nodes:
+            args, attrs = [values[arg] for arg in node.args], dict(node.attrs)
+            if node.op == "const":
+                values[node] = [program.dtype.type(attrs["value"])] * keys
+            elif node.op == "field":
+                values[node] = list(panel[attrs["name"]][t])
+            elif TABLE[node.op].kind is Kind.CROSS:
+                values[node] = TABLE[node.op].step(across, *args, **attrs)
+            else:
+                made = []
+                for key in range(keys):
+                    machine.key = key
+                    state = [fields.get(node)] if TABLE[node.op].state else []
+                    step = TABLE[node.op].step
+                    made.append(program.dtype.type(step(machine, *state, *[arg[key] for arg in args], **attrs)))
+                values[node] = made
+        for name, node in zip(program.outputs, program.plan.outputs, strict=True):
+            out[name][t] = values[node]
+    logical = np.array(
+        [[machine.memory[program.layout.address(r, k, BLOCK)] for k in range(keys)] for r in range(program.layout.rows)]
+    )
+    return out, logical
+
+
+def bits(x):
+    x = np.where(np.isnan(x), x.dtype.type(np.nan), x)
+    return np.ascontiguousarray(x).view(f"u{x.dtype.itemsize}")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.skipif(np.lib.NumpyVersion(np.__version__) < "2.0.0", reason="float32 scalars times floats were float64")
+def test_a_second_reading_gives_the_same_bits(dtype):
+    rng = np.random.default_rng(6)
+    rows, keys = 23, 5
+    panel = {}
+    for name in "abc":
+        x = rng.normal(2, 1, (rows, keys)).round(1) + rng.choice([0, 0, 1e-9], (rows, keys))
+        for value in (0.0, -0.0, np.nan, np.inf, -np.inf, 1e-320, 1e30):
+            x[rng.random(x.shape) < 0.02] = value
+        panel[name] = x.astype(dtype)
+    nodes = f.fields(*"abc")
+    outputs = {}
+    for operator in TABLE.values():
+        for n in (4, 6):
+            attrs = {
+                p.name: {"Rows": n, "Share": 0.3, "Number": 2.0, "Flag": True}[p.kind] for p in operator.attributes
+            }
+            outputs[f"{operator.name}_{n}"] = operator(*nodes[: len(operator.operands)], **attrs)
+    program = f.compile(outputs, dtype=dtype)
+    live = program.stream(n=keys)
+    want = live.batch(panel)
+    with np.errstate(all="ignore"):
+        got, memory = run_scalar(program, panel)
+    for name in program.outputs:
+        assert (bits(got[name]) == bits(want[name])).all(), name
+    assert (bits(memory) == bits(live._engine.save())).all()
+
+
+def test_machines_have_all_words():
+    for protocol, made in ((Machine, NumpyMachine), (Engine, NumpyEngine)):
+        for name, method in inspect.getmembers(protocol, inspect.isfunction):
+            if not name.startswith("_"):
+                theirs = inspect.signature(getattr(made, name)).parameters
+                assert list(inspect.signature(method).parameters) == list(theirs), name
+                if len(theirs) > 3:
+                    assert method.__doc__, name

@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from penstock import factor as f
+from penstock.errors import FactorError
+from penstock.factor.graph import Node, digests, formula
+from penstock.factor.layout import Layout
+from penstock.factor.machine_numpy import NumpyEngine
+from penstock.factor.passes import PASSES, check, cut, expand, simplify
+from penstock.factor.rules import RULES
+
+close, volume = f.fields("close", "volume")
+F64 = np.dtype("float64")
+
+
+def simple(node):
+    return simplify(expand({"x": node}, F64), F64)["x"]
+
+
+GOLDEN = [
+    (close * 1, "close"),
+    (1 * close, "close"),
+    (close / 1, "close"),
+    (close**1, "close"),
+    (close - 0, "close"),
+    (close + 0, "close + 0"),
+    (close + -0.0, "close"),
+    (close - f.constant(-0.0), "close - (-0.0)"),
+    (close * -1, "-close"),
+    (-1 * close, "-close"),
+    (close / -1, "-close"),
+    (f.neg(-close), "close"),
+    (abs(-close), "abs(close)"),
+    (abs(abs(close)), "abs(close)"),
+    (close - -volume, "close + volume"),
+    (close + -volume, "close - volume"),
+    (close**2, "close * close"),
+    (close**0.5, "sqrt(close)"),
+    (f.delay(f.delay(f.delay(close, 1), 2), 3), "ts_delay(close, n=6)"),
+    (f.ts_sum(close, 1), "close"),
+    (f.ts_max(close, 1), "close"),
+    (f.where(1, close, volume), "close"),
+    (f.where(0, close, volume), "volume"),
+    (f.where(float("nan"), close, volume), "nan"),
+    (f.constant(2) * 3 + close, "6 + close"),
+    (f.sqrt(f.constant(2)) + close, "1.4142135623730951 + close"),
+    (f.constant(1) / 0 + close, "inf + close"),
+    (-1 * f.correlation(close, volume, 5), "-ts_corr(close, volume, n=5)"),
+    (f.signed_power(close, 2), "sign(close) * (abs(close) * abs(close))"),
+    (f.rank(close), "cs_order(close) / cs_count(close)"),
+    (f.ts_returns(close), "close / ts_delay(close, n=1) - 1"),
+]
+
+
+@pytest.mark.parametrize("node, text", GOLDEN)
+def test_golden(node, text):
+    assert formula(simple(node)) == text
+
+
+def test_constants_are_computed_in_the_programs_dtype():
+    third = f.constant(1) / 3
+    assert simplify({"x": third}, np.dtype("float32"))["x"].attrs[0][1] == np.float32(1) / np.float32(3)
+    assert simplify({"x": third}, F64)["x"].attrs[0][1] == 1 / 3
+
+
+def run(outputs, panel, dtype):
+    plan = cut(outputs)
+    layout = Layout.of(plan.nodes, digests(outputs.values()))
+    rows, keys = next(iter(panel.values())).shape
+    engine = NumpyEngine(plan, layout, np.dtype(dtype), keys)
+    return engine.run([panel[str(node.attrs[0][1])] for node in plan.inputs], 0, rows)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_rule_keeps_every_bit(dtype):
+    rng = np.random.default_rng(0)
+    specials = [0.0, -0.0, np.nan, np.inf, -np.inf, 1.0, -1.0, 5e-324, 1e-40, 1e300, 3.5]
+    panel = {
+        name: np.concatenate([rng.choice(specials, (200, 5)), rng.normal(0, 3, (100, 5))])
+        for name in ("close", "volume")
+    }
+    with np.errstate(over="ignore"):
+        panel = {name: x.astype(dtype) for name, x in panel.items()}
+    # pow's constant exponents are its definition, not a rewrite of what NumPy's pow gives.
+    written = {
+        f"x{i}": node for i, (node, _) in enumerate(GOLDEN) if "**" not in formula(node) and node.op != "signed_power"
+    }
+    plain = expand(written, np.dtype(dtype))
+    made = simplify(plain, np.dtype(dtype))
+    for (name, node), one, two in zip(plain.items(), run(plain, panel, dtype), run(made, panel, dtype), strict=True):
+        assert (one.view(f"u{one.itemsize}") == two.view(f"u{two.itemsize}")).all(), (name, formula(node))
+
+
+def test_every_rule_is_used_and_says_what_it_does():
+    fired = set()
+    for node, _ in GOLDEN:
+        stack = [node]
+        while stack:
+            one = stack.pop()
+            fired |= {rule.__name__ for rule in RULES if rule(one) is not None}
+            stack += one.args
+    assert fired == {rule.__name__ for rule in RULES}
+    assert all(rule.__doc__ for rule in RULES)
+    assert all(one.sentence for one in PASSES)
+
+
+def test_shared_parts_stay_shared():
+    rank = f.rank(close)
+    plan = cut(simplify(expand({"a": rank, "b": rank + 1, "c": f.rank(close) * 2}, F64), F64))
+    assert sum(node.op == "cs_order" for node in plan.nodes) == 1
+
+
+def test_stages_alternate_and_respect_dependence():
+    node = f.rank(f.ts_sum(f.demean(f.ts_delta(close, 2)), 3) + f.zscore(volume))
+    plan = cut(simplify(expand({"x": node}, F64), F64))
+    stage = {id(n): i for i, s in enumerate(plan.stages) for n in s.nodes}
+    for i, one in enumerate(plan.stages):
+        for n in one.nodes:
+            assert all(stage[id(arg)] < i or (not one.cross and stage[id(arg)] == i) for arg in n.args)
+    place = {id(n): i for i, n in enumerate(plan.nodes)}
+    assert all(place[id(arg)] < place[id(n)] for n in plan.nodes for arg in n.args)
+    assert {n.op for n in plan.inputs} == {"field"}
+
+
+def test_values_die_after_their_last_use_and_outputs_do_not():
+    plan = cut({"a": f.ts_sum(close + 1, 3), "b": close + 1})
+    dying = {formula(n) for dead in plan.last_use.values() for n in dead}
+    assert dying == {"close"}
+
+
+def test_check_names_pass_and_factor():
+    with pytest.raises(FactorError, match="does not fit its operator - in factor 'bad' after expand"):
+        check({"bad": Node("ts_sum", (close,), (("m", 3),))}, after="expand")
+    with pytest.raises(FactorError, match="there is no operator 'nothing'"):
+        check({"bad": Node("nothing", (close,))}, after="expand")
+
+
+def test_layout_is_a_table_with_one_address_function():
+    plan = cut({"a": f.ts_var(close, 6), "b": f.ts_sum(f.delay(volume, 2), 3), "c": f.ema(close, 5)})
+    layout = Layout.of(plan.nodes, digests(plan.outputs))
+    assert layout.describe() == "\n".join(
+        [
+            "       rows   depth parts  field",
+            "      0..11       6     2  ts_var(close, n=6).ring",
+            "     12..13       1     2  ts_var(close, n=6).prefix",
+            "     14..15       2     1  ts_delay(volume, n=2).past",
+            "     16..17       2     1  ts_sum(ts_delay(volume, n=2), n=3).past",
+            "     18..18       1     1  ts_ema(close, span=5).mean",
+            "19 rows per key",
+        ]
+    )
+    for block, keys in ((8, 24), (24, 24), (1, 24)):
+        places = {layout.address(row, key, block) for row in range(layout.rows) for key in range(keys)}
+        assert places == set(range(layout.rows * keys))
+    # One key block is one stretch.
+    assert {layout.address(row, key, 8) for row in range(19) for key in range(8)} == set(range(19 * 8))

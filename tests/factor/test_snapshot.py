@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock import factor as f
+from penstock.errors import FactorError
+from penstock.factor import snapshot
+
+close, volume = f.fields("close", "volume")
+PROGRAM = f.compile({"v": f.ts_var(close, 20), "s": f.ts_sum(close, 6), "e": f.ema(volume, 5)})
+SYMBOLS = ["A", "B", "C"]
+
+
+def panel(rows, keys=3):
+    rng = np.random.default_rng(1)
+    return {"close": rng.normal(5, 1, (rows, keys)), "volume": rng.normal(5, 1, (rows, keys))}
+
+
+def started(rows=25):
+    live = PROGRAM.stream(SYMBOLS)
+    live.batch(panel(rows))
+    return live
+
+
+def test_bytes_say_what_they_are():
+    data = started().snapshot()
+    assert data[:8] == b"PSFACTOR"
+    _, version, text, state = struct.unpack_from("<8sIIQ", data)
+    assert version == 1
+    header = json.loads(data[24 : 24 + text])
+    assert header["ordinal"] == 25
+    assert header["symbols"] == SYMBOLS
+    assert header["dtype"] == "float64"
+    assert [field["formula"] for field in header["fields"]] == [
+        "ts_var(close, n=20)",
+        "ts_var(close, n=20)",
+        "ts_sum(close, n=6)",
+        "ts_sum(close, n=6)",
+        "ts_ema(volume, span=5)",
+    ]
+    assert header["outputs"]["v"] == "ts_var(close, n=20)"
+    assert state == PROGRAM.layout.rows * 3 * 8
+    assert data[-16:] == xxhash.xxh3_128_digest(data[:-16])
+
+
+def test_a_file_is_written_whole_and_read_back(tmp_path):
+    path = tmp_path / "state"
+    data = started().snapshot(path)
+    assert path.read_bytes() == data
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]
+    live = PROGRAM.stream(state=path)
+    assert live.symbols == tuple(SYMBOLS)
+    assert live.snapshot() == data
+    assert PROGRAM.stream(SYMBOLS, state=str(path)).ordinal == 25
+
+
+def test_files_that_cannot_be_used(tmp_path):
+    with pytest.raises(FactorError, match="cannot read the snapshot '.*none': No such file"):
+        PROGRAM.stream(state=tmp_path / "none")
+    with pytest.raises(FactorError, match="cannot write the snapshot '.*x': No such file"):
+        started().snapshot(tmp_path / "none" / "x")
+    (tmp_path / "other").write_bytes(b"PK\x03\x04 something else")
+    with pytest.raises(FactorError, match=r"expected a factor snapshot, .* got b'PK.* - in snapshot '.*other'"):
+        PROGRAM.stream(state=tmp_path / "other")
+
+
+@pytest.mark.parametrize("cut", [0, 1, 7, 8, 20, 39, 100, -17, -1])
+def test_cut_bytes_are_refused(cut):
+    with pytest.raises(FactorError, match="expected"):
+        PROGRAM.stream(state=started().snapshot()[:cut])
+
+
+def test_longer_bytes_are_refused():
+    with pytest.raises(FactorError, match=r"expected \d+ bytes, got \d+"):
+        PROGRAM.stream(state=started().snapshot() + b"x")
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_changed_bytes_are_refused(data):
+    raw = bytearray(STATE)
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(FactorError):
+        PROGRAM.stream(state=bytes(raw))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.binary(max_size=200))
+def test_random_bytes_are_refused(raw):
+    for data in (raw, snapshot.MAGIC + raw):
+        with pytest.raises(FactorError):
+            PROGRAM.stream(state=data)
+
+
+def test_a_later_version_is_refused():
+    raw = bytearray(STATE)
+    raw[8] = 2
+    with pytest.raises(
+        FactorError, match="expected snapshot version 1, got version 2 .* use the release that wrote it"
+    ):
+        PROGRAM.stream(state=bytes(raw))
+
+
+def forged(change):
+    """A well-formed file around a header that is not."""
+    text, state = struct.unpack_from("<IQ", STATE, 12)
+    header = json.loads(STATE[24 : 24 + text])
+    change(header)
+    made = json.dumps(header).encode()
+    body = struct.pack("<8sIIQ", b"PSFACTOR", 1, len(made), state) + made + STATE[24 + text : -16]
+    return body + xxhash.xxh3_128_digest(body)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda h: h.pop("ordinal"), "header cannot be read: Object missing required field `ordinal`"),
+        (lambda h: h.update(symbols="ABC"), "header cannot be read: Expected `array`, got `str`"),
+        (lambda h: (h["symbols"].append("D"), h["since"].append(0)), r"expected \d+ rows of 4 float64 values"),
+        (lambda h: h["fields"].pop(), "expected .* rows of 3 float64 values"),
+        (lambda h: h.update(dtype="object"), "header cannot be read"),
+        (lambda h: h.update(fields=[1]), "header cannot be read"),
+        (lambda h: h.update(since=[0]), "header contradicts itself on its symbols"),
+        (lambda h: h.update(ordinal=-5), "header cannot be read"),
+    ],
+)
+def test_a_header_that_contradicts_itself_is_refused(change, message):
+    with pytest.raises(FactorError, match=message):
+        PROGRAM.stream(state=forged(change))
+
+
+def test_a_foreign_program_is_refused_with_both_sides_named():
+    other = f.compile({"v": f.ts_var(close, 30)})
+    with pytest.raises(FactorError) as caught:
+        other.stream(state=STATE)
+    text = str(caught.value)
+    assert "snapshot was made for ts_ema(volume, span=5), ts_sum(close, n=6), ts_var(close, n=20)" in text
+    assert "this program has ts_var(close, n=30)" in text
+    look_alike = f.compile({"e": f.ema(volume, 50)})
+    with pytest.raises(FactorError, match=r"this program has ts_ema\(volume, span=50\)"):
+        look_alike.stream(state=STATE)
+
+
+def test_another_dtype_is_refused():
+    with pytest.raises(
+        FactorError, match="made in float64, this program computes in float32; compile with dtype='float64'"
+    ):
+        f.compile({"v": f.ts_var(close, 20)}, dtype="float32").stream(state=STATE)
+
+
+def test_another_universe_is_refused_if_nothing_is_shared():
+    with pytest.raises(FactorError, match="made for symbols A, B, C, this stream has X, Y"):
+        PROGRAM.stream(["X", "Y"], state=STATE)
+
+
+def test_state_moves_symbol_by_symbol():
+    data = panel(60, 4)
+    whole = PROGRAM.batch(data)
+    live = PROGRAM.stream(SYMBOLS)
+    live.batch({name: x[:25, :3] for name, x in data.items()})
+    moved = PROGRAM.stream(["D", "C", "A"], state=live.snapshot())
+    assert moved.cold == {"v": 19, "s": 5}
+    order = [3, 2, 0]
+    out = moved.batch({name: x[25:, order] for name, x in data.items()})
+    assert moved.cold == {}
+    for name in ("v", "s", "e"):
+        assert out[name][:, 1:].tobytes() == np.ascontiguousarray(whole[name][25:, [2, 0]]).tobytes(), name
+    assert np.isnan(out["v"][:19, 0]).all()
+    assert out["v"][19:, 0].tobytes() == np.ascontiguousarray(whole["v"][44:, 3]).tobytes()
+
+
+def test_state_moves_operator_by_operator():
+    data = panel(60)
+    new = f.compile({"v": f.ts_var(close, 20), "m": f.ts_mean(f.ts_sum(close, 6), 7), "d": f.delay(volume, 3)})
+    whole = new.batch(data)
+    live = PROGRAM.stream(SYMBOLS)
+    live.batch({name: x[:25] for name, x in data.items()})
+    moved = new.stream(state=live.snapshot())
+    # ts_var and ts_sum go on; the mean above the sum needs its own six rows, the delay three.
+    assert moved.cold == {"m": 6, "d": 3}
+    out = moved.batch({name: x[25:] for name, x in data.items()})
+    assert out["v"].tobytes() == whole["v"][25:].tobytes()
+    assert np.isnan(out["m"][:6]).all()
+    assert out["m"][6:].tobytes() == whole["m"][31:].tobytes()
+    assert moved.cold == {}
+    # What was found cold is remembered across the next snapshot.
+    early = new.stream(state=live.snapshot())
+    assert new.stream(state=early.snapshot()).cold == {"m": 6, "d": 3}
+
+
+def test_a_program_without_state_takes_any_snapshot_of_its_symbols():
+    program = f.compile({"x": close + 1})
+    assert program.stream(state=STATE).ordinal == 25
+    plain = program.stream(["A"]).snapshot()
+    assert program.stream(state=plain).step(close=[1])["x"].tolist() == [2]
+
+
+def test_a_new_version_of_an_operator_does_not_take_the_old_state(monkeypatch):
+    from dataclasses import replace
+
+    from penstock.factor.table import TABLE
+
+    monkeypatch.setitem(TABLE, "ts_sum", replace(TABLE["ts_sum"], version=2))
+    program = f.compile({"v": f.ts_var(close, 20), "s": f.ts_sum(close, 6)})
+    assert program.stream(state=STATE).cold == {"s": 5}
+
+
+def test_nothing_in_a_snapshot_is_a_pickle():
+    _, planes = snapshot.decode(STATE)
+    assert b"numpy" not in STATE
+    assert planes.dtype == np.float64
+
+
+STATE = started().snapshot()

@@ -112,7 +112,7 @@ def duration_ns(value: Any, *, name: str = "duration") -> int:
         if not text:
             raise UsageError(expected="a duration", got=repr(value), where=where, hint=hint)
     elif type(value).__name__ == "timedelta64":
-        ns = int(value.astype("timedelta64[ns]").astype("int64"))
+        ns = _numpy_ns(value, "timedelta64", where)
     else:
         try:
             ns = value * NS if isinstance(value, int) else round(float(value) * NS)
@@ -131,6 +131,8 @@ def time_ns(value: Any, *, name: str = "time") -> int:
     """
     where = f"in {name}"
     if isinstance(value, datetime):
+        if value != value:  # pandas.NaT is a datetime, too
+            raise UsageError(expected="a time", got=repr(value), where=where)
         if value.tzinfo is None:
             raise UsageError(
                 expected="a datetime with a time zone",
@@ -142,7 +144,7 @@ def time_ns(value: Any, *, name: str = "time") -> int:
         extra = int(getattr(value, "nanosecond", 0))  # pandas.Timestamp keeps them beside the datetime
         return ((delta.days * 86400 + delta.seconds) * 1_000_000 + delta.microseconds) * 1000 + extra
     if type(value).__name__ == "datetime64":
-        return int(value.astype("datetime64[ns]").astype("int64"))
+        return _numpy_ns(value, "datetime64", where)
     if isinstance(value, str):
         match = _ISO.match(value.strip())
         if match is not None and (match[4] or not match[2]):
@@ -160,6 +162,17 @@ def time_ns(value: Any, *, name: str = "time") -> int:
         where=where,
         hint='give an aware datetime or text such as "2026-11-20T09:30:00Z"',
     )
+
+
+def _numpy_ns(value: Any, kind: str, where: str) -> int:
+    """Ns of a numpy time. Going back must give the same value: numpy wraps, or raises, beyond the years 1677 to 2262."""
+    try:
+        exact = value.astype(f"{kind}[ns]")
+        if exact.astype(value.dtype) == value:  # NaT is not equal to itself
+            return int(exact.astype("int64"))
+    except OverflowError:
+        pass
+    raise UsageError(expected="a time that fits int64 ns (the years 1677 to 2262)", got=repr(value), where=where)
 
 
 def utc(ns: int) -> datetime:

@@ -41,7 +41,8 @@ def test_durations(value: object, ns: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "1 fortnight", "m", "-1s", None, True, float("nan"), float("inf"), -1, "1m x", [], np.timedelta64("NaT")]
+    "value",
+    ["", "1 fortnight", "m", "-1s", None, True, float("nan"), float("inf"), -1, "1m x", [], np.timedelta64("NaT")],
 )
 def test_no_duration(value: object) -> None:
     with pytest.raises(UsageError, match="expected a "):

@@ -5,7 +5,7 @@ import dataclasses
 import enum
 import json
 import math
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from uuid import UUID
 
@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from penstock.errors import RecordError, TypeMismatch
 from penstock.records import decode_document, encode_document
-from penstock.records.documents import MAX_DEPTH
+from penstock.records.documents import MAX_DEPTH, decode_documents
 
 EARLY, LATE = datetime(2, 1, 1), datetime(9998, 1, 1)  # noqa: DTZ001 - hypothesis adds the zone
 EAST = timezone(timedelta(hours=5, minutes=30))
@@ -347,3 +347,27 @@ def test_mapping_that_is_no_dict() -> None:
     document = collections.defaultdict(int, {"a": collections.OrderedDict(b=1)})
     assert decode_document(encode_document(document)) == {"a": {"b": 1}}
     assert len(document) == 1
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [],
+        [{"a": 1}],
+        [{"a": 1.5}, {"b": [1, {"c": None}]}, {"d": "x, y] ["}],
+        [{"a": 1}, {"price": "$5"}, {"when": datetime(2026, 11, 20, tzinfo=UTC)}],
+        [{"a": 2**70}, {"a": float("inf")}],
+    ],
+)
+def test_many_at_once_come_back_as_one_by_one(documents: list[dict[str, object]]) -> None:
+    texts = [encode_document(document).decode() for document in documents]
+    assert decode_documents(texts) == documents == [decode_document(text) for text in texts]
+
+
+@pytest.mark.parametrize(
+    "texts", [['{"a":1}', '{"a":1},{"b":2}'], ['{"a":1}', ""], ['{"a":1}', "[1]"], ['{"a":', "1}"]]
+)
+def test_many_at_once_say_which_is_no_object(texts: list[str]) -> None:
+    with pytest.raises(RecordError, match="expected a JSON object") as caught:
+        decode_documents(texts)
+    assert caught.value.row == (0 if texts[0] == '{"a":' else 1)

@@ -32,7 +32,7 @@ import numpy as np
 from penstock.errors import RecordError, TypeMismatch
 from penstock.records.describe import place, value_text
 
-__all__ = ["MAX_DEPTH", "decode_document", "encode_document"]
+__all__ = ["MAX_DEPTH", "decode_document", "decode_documents", "encode_document"]
 
 MAX_DEPTH = 100
 """Levels of nesting a document may have."""
@@ -40,6 +40,7 @@ MAX_DEPTH = 100
 _MAX_BITS = 14_000  # Python refuses to turn ints of more than 4,300 digits into text and back
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
+_decode_rows = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _INF = math.inf
 _FINE_OFFSET = re.compile(r"([+-])(\d\d):(\d\d):(\d\d)\.(\d{6})$")
 
@@ -118,6 +119,23 @@ def decode_document(
         hint='wrap it, such as {"value": …}',
         row=row,
     )
+
+
+def decode_documents(texts: list[str]) -> list[dict[str, Any]]:
+    """The dicts of many JSON texts, as `decode_document` of each.
+
+    Cost    about 0.3 µs each: when no text has a "$", they are read as one JSON array.
+    """
+    joined = ",".join(texts)
+    if "$" not in joined:
+        try:
+            rows = _decode_rows(f"[{joined}]")
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            pass  # one by one, to say which
+        else:
+            if len(rows) == len(texts):  # else a text was no single object
+                return rows
+    return [decode_document(text, row=i) for i, text in enumerate(texts)]
 
 
 def _plain(members: dict[str, Any], depth: int) -> bool:

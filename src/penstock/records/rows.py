@@ -15,7 +15,7 @@ from penstock.errors import SchemaMismatch, TypeMismatch
 from penstock.records.casts import cast
 from penstock.records.columns import build_array, build_columns
 from penstock.records.describe import Spot, place, value_text
-from penstock.records.documents import decode_document, encode_document
+from penstock.records.documents import decode_documents, encode_document
 from penstock.records.schemas import is_document
 from penstock.records.tensors import tensor_array
 from penstock.records.values import is_uuid
@@ -102,7 +102,7 @@ def batch_to_rows(batch: pa.RecordBatch) -> list[dict[str, Any]]:
     Cost    about 0.6 µs per row of seven columns.
     """
     if is_document(batch.schema):
-        return [decode_document(text, row=i) for i, text in enumerate(batch.column(0).to_pylist())]
+        return decode_documents(batch.column(0).to_pylist())
     names = batch.schema.names
     if not names:
         return [{} for _ in range(batch.num_rows)]

@@ -6,6 +6,9 @@ stream as windows for a function.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import difflib
 import os
 from pathlib import Path
 from types import TracebackType
@@ -13,8 +16,9 @@ from typing import Any, Literal, overload
 
 import pyarrow as pa
 
-from penstock.errors import UsageError
+from penstock.errors import UnknownStream, UsageError
 from penstock.log import Folder, Metadata, Retention, Stream
+from penstock.window.history import marks_of
 from penstock.window.streaming import STREAMING_OPTIONS, Streaming
 
 __all__ = ["Hub", "Streams", "open"]
@@ -22,7 +26,7 @@ __all__ = ["Hub", "Streams", "open"]
 DEFAULT_FOLDER = "penstock-data"
 
 
-def open(url: str | os.PathLike[str] | None = None, *, create: bool = True) -> Hub:  # noqa: A001 - as in ps.open
+def open(url: str | os.PathLike[str] | None = None, *, create: bool = True) -> Hub:
     """Open a hub.
 
     Takes   url: a folder, made at first use; None: $PENSTOCK_HUB, or ./penstock-data.
@@ -31,9 +35,16 @@ def open(url: str | os.PathLike[str] | None = None, *, create: bool = True) -> H
 
     >>> hub = open("data")
     """
-    where = os.fspath(url) if url is not None else os.environ.get("PENSTOCK_HUB") or DEFAULT_FOLDER
+    where = url if url is not None else os.environ.get("PENSTOCK_HUB") or DEFAULT_FOLDER
+    if isinstance(where, os.PathLike):
+        where = os.fspath(where)
     if not isinstance(where, str) or not where or "\0" in where:
-        raise UsageError(expected="the path of a folder", got=repr(where), where="in penstock.open")
+        raise UsageError(
+            expected="the path of a folder",
+            got=repr(where),
+            where="in penstock.open",
+            hint='such as penstock.open("data")',
+        )
     if where.startswith("file://"):
         where = where.removeprefix("file://")
     elif "://" in where:
@@ -116,8 +127,8 @@ class Streams:
     ) -> Stream | Streaming:
         """A stream, made at first access.
 
-        Takes   schema: columns of its rows; without one, rows are JSON documents, or, when the first thing appended is a
-                table, that table's;
+        Takes   schema: columns of its rows; without one, rows are JSON documents, or, when the first thing appended is
+                a table, that table's;
                 attributes: JSON values kept with the stream;
                 lazy: as windows for a function; the options then are `size=`, `interval=`, `relaxed=`, `by=`,
                 `emitter=`, `group=`, `into=`, … (see `Streaming`);
@@ -173,9 +184,17 @@ class Streams:
         """Whether there is a stream of that name."""
         return self._folder.exists(name)
 
+    async def aput(self, data: Any, name: str) -> Stream:
+        """As `put`. Cancelled, it may still have appended."""
+        return await asyncio.to_thread(self.put, data, name)
+
     def drop(self, name: str) -> None:
         """Remove a stream, its rows and its groups. Raises UnknownStream."""
         self._folder.drop(name)
+        for marks in self._folder.names("_marks/*"):
+            if marks.startswith(marks_of(name)):
+                with contextlib.suppress(UnknownStream):
+                    self._folder.drop(marks)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self.exists(name)
@@ -184,15 +203,14 @@ class Streams:
         return f"Streams({self._folder.path}: {', '.join(self.list()) or 'none'})"
 
 
-def _near(option: str) -> str | None:
-    import difflib
+def _near(option: str) -> str:
+    names = ["schema", "attributes", "create", "durability", "retention", "segment_bytes", "max_row_bytes"]
+    names += ["max_batch_bytes", "lazy", *sorted(STREAMING_OPTIONS)]
+    near = difflib.get_close_matches(option, names, 1)
+    return f"did you mean {near[0]!r}?" if near else f"options are {', '.join(names[:9])}"
 
-    names = ["schema", "attributes", "durability", "retention", "segment_bytes", "max_row_bytes", "lazy"]
-    near = difflib.get_close_matches(option, [*names, *STREAMING_OPTIONS], 1)
-    return f"did you mean {near[0]!r}?" if near else None
 
-
-_default: Hub | None = None
+_default: tuple[str, str, Hub] | None = None
 
 
 def __getattr__(name: str) -> Any:
@@ -200,7 +218,7 @@ def __getattr__(name: str) -> Any:
     if name != "streams":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     global _default
-    where = Path(os.environ.get("PENSTOCK_HUB") or DEFAULT_FOLDER).expanduser().absolute()
-    if _default is None or _default.path != where:
-        _default = open()
-    return _default.streams
+    url, here = os.environ.get("PENSTOCK_HUB") or DEFAULT_FOLDER, os.getcwd()
+    if _default is None or _default[:2] != (url, here):
+        _default = (url, here, open(url))
+    return _default[2].streams

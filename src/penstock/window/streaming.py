@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import copy
+import difflib
 import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from penstock.clock import WALL, Clock, time_ns
@@ -15,7 +19,7 @@ from penstock.errors import UsageError
 from penstock.log import Stream
 from penstock.window.choose import emitter_for
 from penstock.window.emitter import Emitter
-from penstock.window.runner import Limits, Runner, StreamingStatistics
+from penstock.window.runner import Limits, Runner, Stop, StreamingStatistics, begin_of
 from penstock.window.window import Window
 
 __all__ = ["STREAMING_OPTIONS", "Streaming"]
@@ -45,7 +49,11 @@ class Streaming:
             blocking: False: do what is ready now, then return; standby: wait for the group while another consumer holds
             it, instead of raising GroupBusy;
             until (an offset, an aware datetime, or a function of the window), max_windows, timeout (seconds without
-            rows), stop (a threading.Event): when `apply` returns; flush: emit unfinished windows then.
+            rows), stop (a threading.Event): when `apply` returns; flush: emit unfinished windows then, unless
+            max_windows or a function ended it;
+            clock: what closes windows by time (default: the machine's).
+    A row that no window can be found for (no time, no such key) becomes a row of `<stream>.errors`, and the windows go
+    on without it; with on_error="stop" it raises WindowError.
     Raises  UsageError, WindowError for options that cannot be.
     """
 
@@ -64,38 +72,45 @@ class Streaming:
         flush: bool = False,
         until: Any = None,
         max_windows: int | None = None,
-        stop: threading.Event | None = None,
+        stop: Stop | None = None,
         timeout: float | None = None,
         clock: Clock = WALL,
         **windows: Any,
     ) -> None:
+        for option, value in windows.items():
+            if option not in STREAMING_OPTIONS:
+                near = difflib.get_close_matches(option, sorted(STREAMING_OPTIONS), 1)
+                raise UsageError(
+                    expected="an option of windows",
+                    got=f"{option}={value!r}",
+                    where=f"on stream {stream.name!r}",
+                    hint=f"did you mean {near[0]!r}?"
+                    if near
+                    else f"options are {', '.join(sorted(STREAMING_OPTIONS))}",
+                )
         self.stream = stream
         self.group = group
         self._open_stream = open_stream
-        self._emitter = emitter_for(**windows, schema=stream.schema)
+        self._emitter = emitter_for(**windows)
+        # A copy: a run binds its own to the first rows, whose schema an empty stream does not know yet.
+        copy.deepcopy(self._emitter).bind(stream.schema)
         if not isinstance(group, str) or not group:
             raise UsageError(expected="the name of a group", got=repr(group), where=f"of stream {stream.name!r}")
+        where = f"of group {group!r}"
         if on_error not in ("skip", "stop"):
-            raise UsageError(expected='on_error "skip" or "stop"', got=repr(on_error), where=f"of group {group!r}")
+            raise UsageError(expected='on_error "skip" or "stop"', got=repr(on_error), where=where)
         if type(retries) is not int or retries < 0:
-            raise UsageError(expected="retries of at least 0", got=repr(retries), where=f"of group {group!r}")
-        name = into.name if isinstance(into, Stream) else into
-        if name is not None and not isinstance(name, str):
-            raise UsageError(expected="into: a stream or its name", got=repr(into), where=f"of group {group!r}")
-        if name == stream.name:
-            raise UsageError(
-                expected="into another stream",
-                got=repr(name),
-                where=f"of group {group!r}",
-                hint="results appended to the input would be input again",
-            )
-        self._into = name
+            raise UsageError(expected="retries of at least 0", got=repr(retries), where=where)
+        if not isinstance(standby, bool):
+            raise UsageError(expected="standby True or False", got=repr(standby), where=where)
+        self._into = _into(into, stream, open_stream, where)
         self._run = {"start": start, "retries": retries, "on_error": on_error, "standby": standby, "clock": clock}
         self._limits: dict[str, Any] = {
             "blocking": blocking, "flush": flush, "until": until,
             "max_windows": max_windows, "stop": stop, "timeout": timeout,
         }  # fmt: skip
-        self._statistics: StreamingStatistics | None = None
+        _limits(**self._limits)
+        self._runner: Runner | None = None
 
     @property
     def emitter(self) -> Emitter:
@@ -111,17 +126,33 @@ class Streaming:
         again for that one window, unless its result was appended already.
         Raises  GroupBusy, ConsumerFailed (on_error="stop"), and whatever stops the log: CorruptSegment, DiskFull, …
         """
+        where = f"in apply on {self.stream.name!r}"
         if fn is not None and not callable(fn):
-            raise UsageError(expected="a function of a window", got=repr(fn), where=f"in apply on {self.stream.name!r}")
+            raise UsageError(expected="a function of a window", got=repr(fn), where=where)
+        if fn is None and self._into is None:
+            raise UsageError(
+                expected="a function of a window, or into=",
+                got="neither",
+                where=where,
+                hint="windows would lead nowhere",
+            )
+        if inspect.iscoroutinefunction(fn):
+            name = getattr(fn, "__qualname__", fn)
+            raise UsageError(
+                expected="a plain function of a window",
+                got=f"the async function {name!r}",
+                where=where,
+                hint="use `await streaming.aapply(function)`",
+            )
         unknown = sorted(set(limits) - set(self._limits))
         if unknown:
             raise UsageError(
                 expected=f"options {', '.join(sorted(self._limits))}",
                 got=", ".join(unknown),
-                where=f"in apply on {self.stream.name!r}",
+                where=where,
                 hint="other options go to streams.get(…, lazy=True, …)",
             )
-        runner = Runner(
+        runner = self._runner = Runner(
             self.stream,
             copy.deepcopy(self._emitter),
             fn,
@@ -131,35 +162,110 @@ class Streaming:
             limits=_limits(**{**self._limits, **limits}),
             **self._run,
         )
-        self._runner = runner
-        try:
-            return runner.run()
-        finally:
-            self._statistics = runner.statistics()
+        return runner.run()
 
     def __call__(self, fn: F) -> F:
         """As `apply`, for use as a decorator: runs at once, and returns the function."""
         self.apply(fn)
         return fn
 
-    async def aapply(self, fn: Function | None = None, **limits: Any) -> StreamingStatistics:
-        """As `apply`, in a thread. Cancelled, it stops after the window in hand, which is committed."""
-        stop = limits.get("stop") or self._limits["stop"] or threading.Event()
-        task = asyncio.create_task(asyncio.to_thread(self.apply, fn, **{**limits, "stop": stop}))
+    async def aapply(
+        self, fn: Function | Callable[[Window], Awaitable[Any]] | None = None, **limits: Any
+    ) -> StreamingStatistics:
+        """As `apply`, in a thread of its own; an async `fn` runs in the event loop.
+
+        Cancelled, it stops after the window in hand, which is committed.
+        """
+        loop = asyncio.get_running_loop()
+        cancelled = threading.Event()
+        stop = _limits(**{**self._limits, "stop": limits.get("stop", self._limits["stop"])}).stop
+        limits["stop"] = cancelled if stop is None else _Either(stop, cancelled)
+        # Not asyncio.to_thread: its few threads are shared, and consumers for ever in all of them would block appends.
+        executor = concurrent.futures.ThreadPoolExecutor(1, "penstock")
         try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            stop.set()
-            await asyncio.wait({task})
-            raise
+            run = loop.run_in_executor(executor, partial(self.apply, None if fn is None else _in(loop, fn), **limits))
+            try:
+                return await asyncio.shield(run)
+            except asyncio.CancelledError:
+                cancelled.set()
+                await asyncio.wait({run})
+                if not run.cancelled() and (error := run.exception()) is not None:
+                    raise asyncio.CancelledError from error
+                raise
+        finally:
+            executor.shutdown(wait=False)
+
+    def seek(self, where: Any) -> int:
+        """Put the group elsewhere; returns the offset at which its next window begins.
+
+        Takes   where: "start", "end", an offset, or a time (of the event, when rows have one; else of the append).
+        Rows from there on are new to the group, also those it has done: results are appended again.
+        Raises  GroupBusy while a consumer runs; OffsetError, UsageError.
+        """
+        offset = self.stream.reader(begin_of(self.stream, where)).offset
+        with contextlib.closing(self.stream.group(self.group)) as group:
+            group.reset(offset)
+        return offset
 
     def statistics(self) -> StreamingStatistics:
         """What the run in hand, or the last one, has done; zeros before the first."""
-        runner = getattr(self, "_runner", None)
-        return runner.statistics() if runner is not None else StreamingStatistics()
+        return StreamingStatistics() if self._runner is None else self._runner.statistics()
 
     def __repr__(self) -> str:
         return f"Streaming({self.stream.name!r}, {type(self._emitter).__name__}, group={self.group!r})"
+
+
+class _Either:
+    """Set when one of two events is."""
+
+    def __init__(self, one: Stop, other: Stop) -> None:
+        self._one, self._other = one, other
+
+    def is_set(self) -> bool:
+        return self._one.is_set() or self._other.is_set()
+
+
+def _in(loop: asyncio.AbstractEventLoop, fn: Callable[[Window], Any]) -> Function:
+    """`fn`, called in a thread; what it leaves to be awaited, `loop` awaits."""
+
+    def call(window: Window) -> Any:
+        result = fn(window)
+        if not inspect.isawaitable(result):
+            return result
+        future = asyncio.run_coroutine_threadsafe(_awaited(result), loop)
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            raise asyncio.CancelledError from None  # the loop ends: no failure of the function, nothing is committed
+
+    return call
+
+
+async def _awaited(result: Awaitable[Any]) -> Any:
+    return await result
+
+
+def _into(
+    into: str | Stream | None, stream: Stream, open_stream: Callable[..., Stream], where: str
+) -> Callable[[], Stream] | None:
+    """What opens the stream for results."""
+    if into is None:
+        return None
+    if not isinstance(into, str | Stream):
+        raise UsageError(expected="into: a stream or its name", got=repr(into), where=where)
+    # A stream of this hub goes by its name, so that one dropped meanwhile is made again.
+    elsewhere = isinstance(into, Stream) and into._folder.parent != stream._folder.parent
+    name = into.name if isinstance(into, Stream) else into
+    if name == stream.name and not elsewhere:
+        raise UsageError(
+            expected="into another stream",
+            got=repr(name),
+            where=where,
+            hint="results appended to the input would be input again",
+        )
+    if isinstance(into, Stream) and elsewhere:
+        return lambda: into
+    return lambda: open_stream(name)
 
 
 def _limits(

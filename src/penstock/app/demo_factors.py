@@ -1,0 +1,111 @@
+"""The demo's factors: written once, run live by a consumer, and once more over history to compare the bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from penstock.factor import Factors, Program
+from penstock.factor import compile as compile_
+from penstock.log import Stream
+from penstock.window import Window
+
+__all__ = ["ALONG", "Comparison", "across", "compare", "factor_schema", "live_function"]
+
+ALONG = Factors(
+    momentum="close / ts_delay(close, 10) - 1",
+    trend="close / ts_mean(close, 20) - 1",
+    volatility="ts_std(ts_returns(close, 1), 20)",
+    place="(close - ts_min(low, 20)) / (ts_max(high, 20) - ts_min(low, 20))",
+    flow="ts_corr(close, volume, 20)",
+    vwap_gap="close / vwap - 1",
+)
+"""Of each bar and those before it, along time."""
+
+
+def across(price: str) -> Factors:
+    """Of all symbols at one time, across them; `price` is the column of the price."""
+    return Factors(
+        reversal=f"cs_rank(-ts_delta({price}, 5))",
+        strength=f"cs_rank(ts_returns({price}, 20))",
+        volume_z="cs_zscore(volume / ts_mean(volume, 20))",
+        spread=f"cs_demean(ts_returns({price}, 1))",
+    )
+
+
+def program_of(factors: Factors) -> Program:
+    """The compiled factors."""
+    return compile_(factors)
+
+
+def factor_schema(program: Program) -> pa.Schema:
+    """Columns of the stream that a program's values go to."""
+    keys = [pa.field("symbol", pa.string(), nullable=False), pa.field("ts_event", pa.int64(), nullable=False)]
+    return pa.schema([*keys, *(pa.field(name, pa.float64()) for name in program.outputs)])
+
+
+def live_function(program: Program, symbols: Sequence[str]) -> Callable[[Window], pa.RecordBatch]:
+    """A consumer's function: a window with the bars of one time in, a row of factors per bar out.
+
+    It keeps the program's state between windows, and so belongs to one run of one consumer.
+    """
+    live = program.stream(list(symbols))
+    place = {name: i for i, name in enumerate(live.symbols)}
+    schema = factor_schema(program)
+    # A symbol without a bar is NaN, as it is to the program over history.
+    rows = {name: np.full(len(place), np.nan) for name in program.inputs}
+
+    def step(window: Window) -> pa.RecordBatch:
+        table = window.table
+        names = table["symbol"].to_pylist()
+        at = [place[name] for name in names]
+        for name, row in rows.items():
+            row.fill(np.nan)
+            row[at] = table[name].to_numpy()
+            live.push(name, row)
+        live.run()
+        values = [pa.array(live.current(name)[at]) for name in program.outputs]
+        return pa.RecordBatch.from_arrays([pa.array(names), _one(table["ts_event"]), *values], schema=schema)
+
+    return step
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    joined = column.combine_chunks()
+    return joined if isinstance(joined, pa.Array) else joined.chunk(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Live against batch: values compared, and bits that differ; a row that only one of them has differs in all."""
+
+    values: int
+    bits: int
+
+
+def compare(program: Program, bars: Stream, factors: Stream) -> Comparison:
+    """The values in `factors`, made live, against the program over all of `bars` at once."""
+    live = _sorted(factors.read())
+    batch = _sorted(program.batch(bars.read()))
+    both = live["symbol"].equals(batch["symbol"]) and live["ts_event"].equals(batch["ts_event"])
+    rows = max(live.num_rows, batch.num_rows)
+    values = rows * len(program.outputs)
+    if not both:
+        return Comparison(values, values * 64)
+    bits = 0
+    for name in program.outputs:
+        one, other = (_bits(table[name]) for table in (live, batch))
+        bits += int(np.unpackbits((one ^ other).view(np.uint8)).sum())
+    return Comparison(values, bits)
+
+
+def _sorted(table: Any) -> pa.Table:
+    return table.sort_by([("ts_event", "ascending"), ("symbol", "ascending")]).combine_chunks()
+
+
+def _bits(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.uint64]]:
+    return np.ascontiguousarray(column.to_numpy()).view(np.uint64)

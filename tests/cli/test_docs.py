@@ -1,0 +1,95 @@
+"""docs/cli.md says what the command line can do: nothing less, nothing more."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from penstock.cli.tree import penstock as root
+
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
+HEAD = re.compile(r"^#{2,3} `(penstock[^`]*)`$", re.MULTILINE)
+SHARED = {"--hub", "--json", "--debug"}
+
+
+def commands(group: click.Group = root, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
+    yield path, group
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{path} {name}")
+        else:
+            yield f"{path} {name}", command
+
+
+def sections() -> dict[str, str]:
+    """By usage, the text up to the next heading."""
+    text = PAGE.read_text()
+    found = list(HEAD.finditer(text))
+    ends = [*(head.start() for head in found[1:]), len(text)]
+    return {head[1]: text[head.end() : end] for head, end in zip(found, ends, strict=True)}
+
+
+COMMANDS = dict(commands())
+SECTIONS = sections()
+
+
+def usage(path: str, command: click.Command) -> str:
+    """`penstock stream append NAME [FILE]`."""
+    words = [path]
+    for argument in command.params:
+        if isinstance(argument, click.Argument):
+            name = argument.metavar or str(argument.name).upper()
+            words.append(name if argument.required else f"[{name}]")
+    return " ".join(words)
+
+
+def test_a_section_for_every_command_in_their_order() -> None:
+    assert list(SECTIONS) == [usage(path, command) for path, command in COMMANDS.items()]
+
+
+@pytest.mark.parametrize("path", COMMANDS)
+def test_every_option_and_no_other(path: str) -> None:
+    command = COMMANDS[path]
+    options = [option for option in command.params if isinstance(option, click.Option)]
+    there = {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+    text = SECTIONS[usage(path, command)]
+    tables = "\n".join(line for line in text.splitlines() if line.startswith("| `-"))
+    first_cells = "\n".join(re.split(r"(?<!\\)\|", line)[1] for line in tables.splitlines())
+    told = set(re.findall(r"`(--?[a-zA-Z][a-z-]*)", first_cells))
+    implied = SHARED if path.startswith("penstock stream ") else set()  # told once for all of them
+    if path == "penstock":
+        told -= {"-h", "--help"}
+    assert told == there - implied
+    for option in options:
+        if option.metavar and option.name not in implied and max(option.opts, key=len) not in implied:
+            assert option.metavar.replace("|", r"\|") in first_cells, f"{option.opts} takes {option.metavar}"
+        if isinstance(option.type, click.Choice):
+            for choice in option.type.choices:
+                assert f"{choice}" in text
+
+
+def test_what_json_holds_is_told(tmp_path: Path) -> None:
+    from dataclasses import fields
+
+    import penstock as ps
+    from penstock.app import DemoResult
+    from penstock.cli.stream.show import facts_of, groups_of
+
+    with ps.open(tmp_path / "hub") as hub:
+        stream = hub.streams.get("x")
+        stream.group("g").close()
+        told = {
+            "penstock stream ls [PATTERN]": facts_of(hub, "x"),
+            "penstock stream groups NAME": groups_of(stream)["g"],
+            "penstock demo": [field.name for field in fields(DemoResult)],
+        }
+    for section, keys in told.items():
+        for key in keys:
+            assert f"`{key}`" in SECTIONS[section], f"{key} of {section}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -18,8 +19,9 @@ def test_each_example_has_a_test() -> None:
 
 @pytest.mark.parametrize("name", sorted(SAYS))
 def test_it_runs(name: str, tmp_path: Path) -> None:
+    here = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent / "src")}
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, EXAMPLES / name], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     assert SAYS[name] in done.stdout

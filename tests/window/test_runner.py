@@ -862,6 +862,21 @@ def test_rows_that_bars_cannot_use_stop_the_consumer(hub: ps.Hub) -> None:
     assert left(hub, "t") == [0]
 
 
+def test_an_emitter_that_fails_leaves_no_trace(hub: ps.Hub) -> None:
+    """What it had closed by then is closed again in the next run."""
+    events(hub, 1, 2, 11)
+    streaming = hub.streams.get("e", lazy=True, interval=10, emit_empty=True, into="out", **NOW)
+    streaming.apply(listed)
+    assert results(hub) == [[0, 1]]
+    events(hub, 12, 21, 1e9)
+    for _ in range(2):
+        with pytest.raises(WindowError, match="at most 1000000 empty windows at once"):
+            streaming.apply(listed)
+        assert left(hub, "e") == [2, 3, 4, 5]
+    streaming.apply(listed, until=5)
+    assert results(hub) == [[0, 1], [2, 3]]
+
+
 def test_a_child_forked_by_the_function_commits_nothing(hub: ps.Hub) -> None:
     numbers(hub, 3)
     streaming = hub.streams.get("s", lazy=True, into="out", **NOW)

@@ -376,11 +376,11 @@ class Runner:
             self._ahead = None
             try:
                 windows = self._emitter.push(part)
-            except PenstockError as error:  # the emitter is as it was
-                self._ahead, self._ahead_at = [], 0
+            except PenstockError as error:
                 bad = getattr(error, "offset", None)
                 if type(bad) is not int or not part.first <= bad < part.stop or self._on_error == "stop":
                     raise
+                self._ahead, self._ahead_at = [], 0  # where one row is to blame, the emitter is as it was
                 if bad > part.first:
                     step = bad - part.first
                 else:

@@ -196,16 +196,27 @@ def test_marks_wait_for_the_next_session() -> None:
     assert emitter.deadline(0) == time_ns("2026-11-23T14:31:00Z")
 
 
-def test_lowest_open_is_where_all_bars_were_closed_last() -> None:
+def test_lowest_open_is_a_row_before_which_none_lies_in_an_open_bar() -> None:
     emitter = W.BarWindow("1s", idle="1s")
     assert emitter.lowest_open is None
     emitter.push(trades([(0.5, "A")], 3))
-    emitter.push(trades([(1.5, "A")], 4))
     assert emitter.lowest_open == 3
+    emitter.push(trades([(1.5, "A")], 4))
+    assert emitter.lowest_open == 4
     emitter.mark(5 * S, 5)
     assert emitter.lowest_open is None
     emitter.push(trades([(7.5, "A")], 5))
     assert emitter.lowest_open == 5
+
+
+def test_lowest_open_follows_a_stream_in_which_a_bar_is_always_open() -> None:
+    emitter = W.BarWindow("1s")
+    for row in range(10_000):
+        emitter.push(trades([(row / 10, "A")], row))
+    assert emitter.lowest_open == 9_990
+    again = W.BarWindow("1s")
+    again.restore(emitter.snapshot(), lambda ranges: [])
+    assert again.lowest_open == 9_990
 
 
 def test_bars_made_before_can_be_given() -> None:

@@ -48,9 +48,8 @@ def groups(name: str, hub: str | None, as_json: bool) -> None:
 def seek(name: str, group: str, offset: str, create: bool, hub: str | None, as_json: bool) -> None:
     """Put GROUP of the stream NAME to an offset, or to the first row at or after a time.
 
-    Its next window begins there. The group must not be in use. A consumer that appends its results to another stream
-    still passes over the windows whose results are there: drop that stream, or use another group, to have them made
-    again.
+    Its next window begins there. The group must not be in use. Results of windows from there on are made again, beside
+    those that are in the stream of results already: drop that stream first to have each once.
     """
     import difflib
 

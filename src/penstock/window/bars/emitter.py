@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from penstock.errors import WindowError
 from penstock.window.bars.bars import Bars
 from penstock.window.clocks import EventClock
 from penstock.window.emitter import Emitter, EmitterStatistics
+from penstock.window.grid import DAY_NS
 from penstock.window.logic import Logic
 from penstock.window.pending import Group, Int64, Rows, runs
 from penstock.window.pick import Closed, Pick
@@ -18,6 +21,7 @@ from penstock.window.pick import Closed, Pick
 __all__ = ["BarWindow"]
 
 _ROW = "penstock.row"
+_CAME = 4096  # places remembered between the oldest open bar and now
 
 
 class BarWindow(Emitter):
@@ -50,7 +54,7 @@ class BarWindow(Emitter):
 
     @property
     def lowest_open(self) -> int | None:
-        """A row from which on a run without snapshot makes the same open bars: where all bars were closed last."""
+        """Offset of a row before which none lies in an open bar; None when none is open. Exact to one push."""
         windower = self._windower
         assert isinstance(windower, _BarMaker)
         return windower.since
@@ -68,7 +72,21 @@ class _BarMaker:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self.since: int | None = None
+        self._since = 0
+        # (latest event time of all rows before an offset, that offset), one for each feed: both grow
+        self._came: deque[tuple[int, int]] = deque()
+        # the longest a bar can be; by local days and sessions the hour of a clock change comes to it
+        self._longest = bars.size_ns + (DAY_NS // 12 if bars.size_ns >= DAY_NS else 0)
+
+    @property
+    def since(self) -> int | None:
+        """Offset of a row before which none lies in an open bar; None when none is open."""
+        due = self._bars.next_due
+        if due is None or not self._bars.any_open:
+            return None
+        while self._came and self._came[0][0] < due - self._longest - 1:
+            self._since = self._came.popleft()[1]
+        return self._since
 
     def bind(self, schema: pa.Schema) -> None:
         pass
@@ -83,10 +101,17 @@ class _BarMaker:
         late: Int64 | None = None
         if self._bars.late == "side" and (side := self._bars.late_rows()):
             late = np.concatenate([some.column(_ROW).to_numpy() for some in side])
+        latest = int(times.max())
+        if self._came:
+            latest = max(latest, self._came[-1][0])
+        else:
+            self._since = first
         if not self._bars.any_open:
-            self.since = None
-        elif self.since is None:
-            self.since = first
+            self._came.clear()
+            self._since = first + len(rows)
+        elif len(self._came) == _CAME:  # bars much longer than the rows of a feed: every other place will do
+            self._came = deque(list(self._came)[1::2])
+        self._came.append((latest, first + len(rows)))
         if not made.num_rows:
             return [], late
         causes = self._bars.positions
@@ -112,7 +137,8 @@ class _BarMaker:
 
     def _at(self, made: pa.RecordBatch, position: int, watermark: int) -> list[Closed]:
         if not self._bars.any_open:
-            self.since = None
+            self._came.clear()
+            self._since = position
         count = made.num_rows
         if not count:
             return []
@@ -129,10 +155,12 @@ class _BarMaker:
         return self._bars.statistics().open
 
     def save(self) -> list[Group]:
-        return [] if self.since is None else [([self.since], [])]
+        since = self.since  # drops what it passed
+        return [([self._since if since is None else since, *chain.from_iterable(self._came)], [])]
 
     def load(self, groups: list[Group]) -> None:
-        self.since = groups[0][0][0] if groups else None
+        (self._since, *came), _ = groups[0]
+        self._came = deque(zip(came[::2], came[1::2], strict=True))
 
     def parameters(self) -> dict[str, Any]:
         return {"bars": self._bars.parameters}

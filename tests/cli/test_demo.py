@@ -203,3 +203,16 @@ def test_the_whole_demo_on_real_trades(shell: Call, need: Callable[[object, str]
     assert (result["trades"], result["bars"], result["factors"]) == (500_000, 2264, 2264)
     assert (result["daily"], result["ranks"]) == (12_154, 12_154)
     assert (result["values"], result["bits_differ"]) == (2264 * 6 + 12_154 * 4, 0)
+
+
+def test_how_the_command_is_called_from_here(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs = place / "some folder" / "bin"
+    programs.mkdir(parents=True)
+    monkeypatch.setattr(sys, "executable", str(programs / "python"))
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert command_name() == "'some folder/bin/python' -m penstock"
+    (programs / "penstock").touch(mode=0o755)
+    assert command_name() == "'some folder/bin/penstock'"
+    monkeypatch.setenv("PATH", str(programs))
+    assert command_name() == "penstock"
+    assert next_steps(Path("my data"))[0] == "penstock stream ls --hub 'my data'"

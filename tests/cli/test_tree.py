@@ -81,12 +81,12 @@ def test_options_come_from_the_environment_too(call: Call, hub: Hub, monkeypatch
 
 
 READS = [
-    ["ls"], ["info", "x"], ["tail", "x"], ["read", "x"], ["groups", "x"], ["retain", "x"], ["drop", "x", "--yes"],
-    ["seek", "x", "g", "0"],
+    ["ls"], ["info", "x"], ["tail", "x"], ["read", "x"], ["groups", "x"], ["seek", "x", "g", "0"], ["retain", "x"],
+    ["repair", "x"], ["repair", "x", "--check"], ["drop", "x", "--yes"],
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("args", READS, ids=lambda args: args[0])
+@pytest.mark.parametrize("args", READS, ids=" ".join)
 def test_only_append_makes_a_hub_or_a_stream(call: Call, place: Path, args: list[str]) -> None:
     found = call("stream", *args)
     assert found.code == 1

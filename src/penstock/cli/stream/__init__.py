@@ -20,6 +20,7 @@ __all__ = ["stream"]
         "groups": "penstock.cli.stream.groups:groups",
         "seek": "penstock.cli.stream.groups:seek",
         "retain": "penstock.cli.stream.keep:retain",
+        "repair": "penstock.cli.stream.repair:repair",
         "drop": "penstock.cli.stream.keep:drop",
     },
 )

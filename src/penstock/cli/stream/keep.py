@@ -1,4 +1,4 @@
-"""`penstock stream retain`, `repair` and `drop`: forgetting, mending, removing."""
+"""`penstock stream retain` and `drop`: forgetting and removing."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.log.check import Damage, Problem, Report
 from penstock.log.chunk import Chunk
 from penstock.log.folder import Folder
 from penstock.log.meta import Metadata, Options, Retention
@@ -11,13 +12,16 @@ from penstock.log.stream import Item, Stream, StreamStatistics
 
 __all__ = [
     "Chunk",
+    "Damage",
     "Folder",
     "Group",
     "Item",
     "Metadata",
     "Options",
     "Position",
+    "Problem",
     "Reader",
+    "Report",
     "Retention",
     "Stream",
     "StreamStatistics",

@@ -17,6 +17,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -37,6 +38,7 @@ class Bell:
 
     def __init__(self, path: Path) -> None:
         self._words: memoryview | None = None
+        self._call: Callable[..., int] | None = None
         self._poll_s = 50e-6
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -55,8 +57,6 @@ class Bell:
         if sys.platform == "linux" and _SYSCALL:
             self._address = ctypes.addressof(ctypes.c_char.from_buffer(page))
             self._call = ctypes.CDLL(None, use_errno=True).syscall
-        else:
-            self._call = None
 
     def ring(self) -> None:
         """Wake whoever waits. Call after the commit."""

@@ -1,12 +1,13 @@
 """A folder of streams: names to folders, making, finding and dropping them.
 
-    <root>/hub.json                 what this folder is
-    <root>/hub.sqlite               group positions
-    <root>/streams/<quoted name>/   meta.json, lock, bell, N.arrow, N.idx, groups/
+<root>/hub.json                 what this folder is
+<root>/hub.sqlite               group positions
+<root>/streams/<quoted name>/   meta.json, lock, bell, N.arrow, N.idx, groups/
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import fnmatch
 import os
@@ -20,9 +21,10 @@ import msgspec
 import pyarrow as pa
 
 from penstock.clock import WALL
-from penstock.errors import ReadOnly, StorageError, UnknownStream, UsageError
-from penstock.log.lock import FileLock
-from penstock.log.meta import DOCUMENT_KIND, TABLE_KIND, Meta, Options, check_attributes
+from penstock.errors import StorageError, UnknownStream, UsageError
+from penstock.log.disk import storage
+from penstock.log.lock import FileLock, at_fork
+from penstock.log.meta import DOCUMENT_KIND, TABLE_KIND, Meta, Options, check_attributes, check_schema
 from penstock.log.positions import Catalogue
 from penstock.log.stream import Stream
 from penstock.records import DOCUMENT
@@ -31,6 +33,7 @@ __all__ = ["Folder"]
 
 FORMAT: Final = 1
 _NAME_BYTES: Final = 200
+_GRAVE: Final = ".dropped-"
 
 
 class Folder:
@@ -45,13 +48,17 @@ class Folder:
         self._streams = self.path / "streams"
         self.catalogue = Catalogue(self.path / "hub.sqlite")
         self._open: dict[str, Stream] = {}
-        self._mutex = threading.Lock()
+        self.after_fork()
+        at_fork(self)
         mark = self.path / "hub.json"
         if mark.exists():
             found = _read_mark(mark)
             if found != FORMAT:
                 raise StorageError(
-                    expected=f"a hub of format {FORMAT}", got=f"{found!r}", where=f"in {mark}", hint="use another folder"
+                    expected=f"a hub of format {FORMAT}",
+                    got=f"{found!r}",
+                    where=f"in {mark}",
+                    hint="use another folder",
                 )
             return
         if not create:
@@ -63,22 +70,24 @@ class Folder:
             )
         if self.path.exists() and not self.path.is_dir():
             raise StorageError(expected="a folder", got="a file", where=f"at {self.path}", hint="give another path")
-        if self.path.is_dir() and any(self.path.iterdir()) and not self._streams.exists():
-            raise StorageError(
-                expected="an empty folder or a hub",
-                got="a folder with other things in it",
-                where=f"at {self.path}",
-                hint="give a folder of its own, such as its sub-folder 'hub'",
-            )
-        try:
+        with storage(self.path, "a new hub"):
+            if self.path.is_dir() and any(self.path.iterdir()) and not self._streams.exists():
+                raise StorageError(
+                    expected="an empty folder or a hub",
+                    got="a folder with other things in it",
+                    where=f"at {self.path}",
+                    hint="give a folder of its own, such as its sub-folder 'hub'",
+                )
             self._streams.mkdir(parents=True, exist_ok=True)
             temporary = self.path / f"hub.json.{os.getpid()}.new"
-            temporary.write_bytes(msgspec.json.encode({"format": FORMAT}) + b"\n")
-            temporary.rename(mark)
-        except OSError as error:
-            raise ReadOnly(
-                expected="a writable folder", got=str(error), where=f"at {self.path}", hint="give another path"
-            ) from error
+            try:
+                temporary.write_bytes(msgspec.json.encode({"format": FORMAT}) + b"\n")
+                temporary.rename(mark)
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def after_fork(self) -> None:
+        self._mutex = threading.Lock()
 
     def stream(
         self,
@@ -97,16 +106,20 @@ class Folder:
         Raises  UsageError for a bad name or option, SchemaMismatch, UnknownStream when not `create`.
         """
         folder = self._folder(name)
+        if schema is not None:
+            check_schema(schema, name)
         with self._mutex:
             stream = self._open.get(name)
-            if stream is not None and not stream.is_there:
-                stream = None
-            if stream is None:
+            while stream is None or not stream.is_there:
                 if not (folder / "meta.json").exists():
                     if not create:
                         raise self._unknown(name)
                     self._make(folder, name, schema, attributes, Options().changed(**options))
-                stream = self._open[name] = Stream(folder, self.catalogue)
+                with contextlib.suppress(UnknownStream):  # dropped by another process meanwhile: look again
+                    stream = Stream(folder, self.catalogue)
+                    if stream.is_dropped:  # by one that was killed before it had removed the folder
+                        self._remove(stream, name)
+            self._open[name] = stream
         if schema is not None or attributes or any(value is not None for value in options.values()):
             stream.change(schema=schema, attributes=attributes, **options)
         return stream
@@ -114,45 +127,41 @@ class Folder:
     def _make(
         self, folder: Path, name: str, schema: pa.Schema | None, attributes: dict[str, Any] | None, options: Options
     ) -> None:
-        if schema is not None and not isinstance(schema, pa.Schema):
-            raise UsageError(
-                expected="a pyarrow.Schema",
-                got=f"{type(schema).__name__} {schema!r}",
-                where=f"in schema of stream {name!r}",
-                hint="for example penstock.records.TRADES, or pa.schema({'price': pa.float64()})",
-            )
-        if schema is not None and not len(schema):
-            raise UsageError(expected="a schema with columns", got="an empty one", where=f"of stream {name!r}")
         check_attributes(attributes, name)
-        try:
+        given = DOCUMENT if schema is None else schema
+        kind = DOCUMENT_KIND if given.equals(DOCUMENT) else TABLE_KIND
+        with storage(self.path, "a new stream"):
             folder.mkdir(parents=True, exist_ok=True)
-            lock = FileLock(folder / "lock")
-        except OSError as error:
-            raise ReadOnly(
-                expected="a writable hub", got=str(error), where=f"at {self.path}", hint="give another path"
-            ) from error
-        try:
-            lock.acquire()
-            if not (folder / "meta.json").exists():  # else another process was faster
-                given = DOCUMENT if schema is None else schema
-                kind = DOCUMENT_KIND if given.equals(DOCUMENT) else TABLE_KIND
-                Meta(name, kind, WALL.now_ns(), given, dict(attributes or {}), options).save(folder)
-        except OSError as error:
-            raise StorageError(
-                expected="room for a new stream", got=str(error), where=f"in {folder}", hint="free some space"
-            ) from error
-        finally:
-            lock.release()
-            lock.close()
+            with contextlib.suppress(FileNotFoundError):  # dropped since the line above
+                lock = FileLock(folder / "lock")
+                try:
+                    lock.acquire()
+                    # else another process was faster, to make it or to drop it
+                    if lock.is_current() and not (folder / "meta.json").exists():
+                        Meta(name, kind, WALL.now_ns(), given, dict(attributes or {}), options).save(folder)
+                finally:
+                    lock.release()
+                    lock.close()
 
     def exists(self, name: str) -> bool:
         """Whether there is such a stream."""
         return (self._folder(name) / "meta.json").exists()
 
+    def path_of(self, name: str) -> Path:
+        """The folder of a stream, which a repair may need when the stream cannot be opened. Raises UnknownStream."""
+        folder = self._folder(name)
+        if not folder.is_dir():
+            raise self._unknown(name)
+        return folder
+
     def names(self, pattern: str = "*") -> list[str]:
         """Names that match a shell pattern, sorted. Those that begin with "_" (the package's own) only if it does."""
         try:
-            found = [unquote(entry.name) for entry in os.scandir(self._streams) if (Path(entry) / "meta.json").exists()]
+            found = [
+                unquote(entry.name)
+                for entry in os.scandir(self._streams)
+                if entry.name[0] != "." and (Path(entry) / "meta.json").exists()
+            ]
         except FileNotFoundError:
             return []
         return sorted(
@@ -164,17 +173,19 @@ class Folder:
     def drop(self, name: str) -> None:
         """Remove a stream and all its rows, now and for every process. Raises UnknownStream."""
         stream = self.stream(name, create=False)
-        stream.mark_dropped()
-        with self._mutex:
-            self._open.pop(name, None)
-        folder = self._folder(name)
-        grave = self._streams / f".dropped-{WALL.now_ns()}-{os.getpid()}"
         try:
-            folder.rename(grave)
-        except FileNotFoundError:
+            self._remove(stream, name)
+        except UnknownStream:
             raise self._unknown(name) from None
+
+    def _remove(self, stream: Stream, name: str) -> None:
+        # A rename takes the stream away in one step; a grave whose digger was killed is cleared by the next one.
+        grave = self._streams / f"{_GRAVE}{WALL.now_ns()}-{os.getpid()}"
+        stream.mark_dropped(lambda: os.rename(self._folder(name), grave))
+        self._open.pop(name, None)
         self.catalogue.forget(name)
-        shutil.rmtree(grave, ignore_errors=True)
+        for found in self._streams.glob(f"{_GRAVE}*"):
+            shutil.rmtree(found, ignore_errors=True)
 
     def close(self) -> None:
         """Give open files back."""

@@ -19,6 +19,8 @@ from typing import Final
 import numpy as np
 import xxhash
 
+from penstock.errors import StorageError
+
 __all__ = [
     "ENTRY_BYTES",
     "ENTRY_DTYPE",
@@ -136,7 +138,11 @@ def pack(
 
 
 def unpack(data: bytes | memoryview, at: int = 0) -> Entry | None:
-    """The entry at byte `at`, or None when its digest does not hold (torn, or of another version)."""
+    """The entry at byte `at`, or None when its digest does not hold (torn).
+
+    Raises  StorageError for a whole entry of another version or kind: what a newer release wrote must not be taken
+            for a torn tail and cut off.
+    """
     body = data[at : at + ENTRY_BYTES - 8]
     if len(body) != ENTRY_BYTES - 8 or len(data) < at + ENTRY_BYTES:
         return None
@@ -144,7 +150,12 @@ def unpack(data: bytes | memoryview, at: int = 0) -> Entry | None:
         return None
     fields = _BODY.unpack(body)
     if fields[1] != VERSION or fields[0] not in Kind._value2member_map_:
-        return None
+        raise StorageError(
+            expected=f"an index entry of version {VERSION}",
+            got=f"version {fields[1]}, kind {fields[0]}",
+            where=f"at byte {at}",
+            hint="a newer release of penstock wrote this stream: use that one",
+        )
     return Entry(Kind(fields[0]), *fields[2:14])
 
 

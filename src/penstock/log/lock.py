@@ -1,7 +1,9 @@
 """An advisory lock on a file, between processes, that a fork does not smuggle into the child.
 
 `flock` belongs to the open file, not to the process: a forked child would hold its parent's lock and keep it after
-the parent was killed. So a child closes its copies at birth and opens the file anew when it needs the lock.
+the parent was killed. So a child closes its copies at birth and opens the file anew when it needs the lock. Locks
+between threads have the opposite fault: one that another thread held at the fork is never released in the child, so
+whoever has such locks makes new ones there (`at_fork`).
 """
 
 from __future__ import annotations
@@ -10,18 +12,37 @@ import fcntl
 import os
 import weakref
 from pathlib import Path
+from typing import Protocol
 
-__all__ = ["FileLock"]
+__all__ = ["FileLock", "Forked", "at_fork"]
+
+
+class Forked(Protocol):
+    """What has something to put right in a forked child."""
+
+    def after_fork(self) -> None: ...
+
+
+_ALL: weakref.WeakSet[Forked] = weakref.WeakSet()
+
+
+def at_fork(thing: Forked) -> None:
+    """Call `thing.after_fork()` in every child forked while it lives."""
+    _ALL.add(thing)
 
 
 class FileLock:
-    """The lock on `path`. `fd` is the open file, -1 after a fork or a close. Raises OSError when it cannot be opened."""
+    """The lock on `path`. `fd` is its open file, -1 after a fork or a close.
+
+    Raises  OSError when it cannot be opened.
+    """
+
+    fd = -1  # here, for `close`, whatever comes before the rest is there
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fd = -1
         self.open()
-        _ALL.add(self)
+        at_fork(self)
 
     def open(self) -> None:
         """Open the file if it is not open."""
@@ -29,7 +50,7 @@ class FileLock:
             self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
 
     def acquire(self) -> None:
-        """Wait for the lock. A signal handler that raises leaves it unheld."""
+        """Wait for the lock. A signal handler that raises leaves it unheld, or held until `release`."""
         self.open()
         fcntl.flock(self.fd, fcntl.LOCK_EX)
 
@@ -57,19 +78,18 @@ class FileLock:
     def close(self) -> None:
         """Let go and close the file."""
         if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+            fd, self.fd = self.fd, -1
+            os.close(fd)
+
+    after_fork = close
 
     def __del__(self) -> None:
         self.close()
 
 
-_ALL: weakref.WeakSet[FileLock] = weakref.WeakSet()
-
-
 def _after_fork() -> None:
-    for lock in list(_ALL):
-        lock.close()
+    for thing in list(_ALL):
+        thing.after_fork()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -7,7 +7,7 @@ from typing import Final
 
 import pyarrow as pa
 
-__all__ = ["Codec", "FlatTable", "message_lengths"]
+__all__ = ["Codec", "FlatTable", "message_lengths", "schema_of"]
 
 _I32 = struct.Struct("<i")
 _I64 = struct.Struct("<q")
@@ -48,6 +48,14 @@ class Codec:
             return reader.read_next_batch()
 
 
+def schema_of(message: bytes | memoryview) -> pa.Schema:
+    """The schema in a schema message. Raises ValueError for anything else: pyarrow has several errors for that."""
+    try:
+        return pa.ipc.read_schema(pa.py_buffer(message))
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"not a schema message: {error}") from error
+
+
 def _has_dictionary(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return True
@@ -67,7 +75,7 @@ def message_lengths(view: memoryview) -> list[int]:
     """Lengths in bytes of the whole IPC messages at the head of `view`; stops at the end marker or a torn one."""
     lengths: list[int] = []
     at = 0
-    while at + 8 <= len(view) and view[at : at + 4] == _CONTINUATION:
+    while at + 8 <= len(view) and bytes(view[at : at + 4]) == _CONTINUATION:
         size = _I32.unpack_from(view, at + 4)[0]
         if size <= 0 or at + 8 + size > len(view):
             break

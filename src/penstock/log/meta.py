@@ -12,10 +12,22 @@ import msgspec
 import pyarrow as pa
 
 from penstock.clock import duration_ns, utc
-from penstock.errors import CorruptSegment, UsageError
+from penstock.errors import CorruptSegment, SchemaMismatch, UsageError
+from penstock.log.disk import storage
+from penstock.log.message import schema_of
 from penstock.log.segment import sync_folder
+from penstock.records import event_column, event_times, widen
 
-__all__ = ["DOCUMENT_KIND", "TABLE_KIND", "Meta", "Metadata", "Options", "Retention", "check_attributes"]
+__all__ = [
+    "DOCUMENT_KIND",
+    "TABLE_KIND",
+    "Meta",
+    "Metadata",
+    "Options",
+    "Retention",
+    "check_attributes",
+    "check_schema",
+]
 
 DOCUMENT_KIND: Final = "stream.document"
 TABLE_KIND: Final = "stream.table"
@@ -51,10 +63,12 @@ class Retention:
                 hint='for example {"age": "7d", "bytes": 10_000_000_000}',
             )
         assert isinstance(value, dict)
-        age, limit = value.get("age"), value.get("bytes")
+        age, limit, until = value.get("age"), value.get("bytes"), value.get("until")
         if limit is not None and (type(limit) is not int or limit < 0):
             raise UsageError(expected="a number of bytes, at least 0", got=repr(limit), where="in retention")
-        return cls(None if age is None else duration_ns(age, name="retention age"), limit, value.get("until"))
+        if until is not None and (not isinstance(until, str) or not until):
+            raise UsageError(expected="the name of a group", got=repr(until), where="in retention, until")
+        return cls(None if age is None else duration_ns(age, name="retention age"), limit, until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +89,16 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.durability not in ("os", "group", "always"):
-            raise UsageError(expected='durability "os", "group" or "always"', got=repr(self.durability))
+            raise UsageError(
+                expected='durability "os", "group" or "always"',
+                got=repr(self.durability),
+                where="in the stream's options",
+            )
         for name in ("segment_bytes", "max_row_bytes", "max_batch_bytes"):
             if type(getattr(self, name)) is not int or getattr(self, name) < 1:
-                raise UsageError(expected=f"{name} of at least 1", got=repr(getattr(self, name)))
+                raise UsageError(
+                    expected=f"{name} of at least 1", got=repr(getattr(self, name)), where="in the stream's options"
+                )
 
     def changed(self, **changes: Any) -> Options:
         """These options with those given (not None) in their place."""
@@ -114,11 +134,11 @@ class Meta:
                 found["name"],
                 found["kind"],
                 found["created_ns"],
-                pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["schema"]))),
+                schema_of(base64.b64decode(found["schema"])),
                 found["attributes"],
                 Options(**options),
             )
-        except (msgspec.DecodeError, KeyError, TypeError, ValueError, pa.ArrowException) as error:
+        except (msgspec.DecodeError, KeyError, TypeError, ValueError) as error:
             raise CorruptSegment(
                 expected=f"the description of a stream, format {FORMAT}",
                 got=f"{error}",
@@ -131,7 +151,7 @@ class Meta:
             ) from error
 
     def save(self, folder: Path) -> None:
-        """Replace the file in one step, durably."""
+        """Replace the file in one step, durably. Raises DiskFull, ReadOnly."""
         content = {
             "format": FORMAT,
             "name": self.name,
@@ -143,15 +163,16 @@ class Meta:
             "options": msgspec.to_builtins(self.options),
         }
         temporary = folder / f"meta.json.{os.getpid()}.new"
-        try:
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(folder / "meta.json")
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(folder)
+        with storage(folder, "the description of a stream"):
+            try:
+                with temporary.open("wb") as file:
+                    file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.rename(folder / "meta.json")
+            finally:
+                temporary.unlink(missing_ok=True)
+            sync_folder(folder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +215,32 @@ class Metadata:
             "segments": self.segments,
             "groups": self.groups,
         }
+
+
+def check_schema(schema: Any, name: str) -> None:
+    """A schema that a stream can have: columns, each name once, an event time that is a time.
+
+    Raises  UsageError for what is no such schema, SchemaMismatch for its columns.
+    """
+    if not isinstance(schema, pa.Schema):
+        raise UsageError(
+            expected="a pyarrow.Schema",
+            got=f"{type(schema).__name__} {schema!r}"[:200],
+            where=f"in schema of stream {name!r}",
+            hint="for example penstock.records.TRADES, or pa.schema({'price': pa.float64()})",
+        )
+    if not len(schema):
+        raise UsageError(expected="a schema with columns", got="an empty one", where=f"of stream {name!r}")
+    widen(schema, schema, stream=name)
+    column = event_column(schema)
+    if column is None:
+        return
+    try:
+        event_times(schema.empty_table(), column)
+    except SchemaMismatch as error:
+        error.where = f"in stream {name!r}"
+        error.hint = "give the event time as int64 nanoseconds or a timestamp, or rename the column if it is none"
+        raise
 
 
 def check_attributes(attributes: Any, name: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -16,34 +17,42 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from penstock.errors import CorruptSegment, OffsetError, PenstockWarning, UnknownStream
+from penstock.clock import WALL
+from penstock.errors import CorruptSegment, OffsetError, PenstockWarning
 from penstock.log.chunk import Chunk
-from penstock.log.format import ENTRY_BYTES, Entry, Kind, index_name, unpack
+from penstock.log.format import ENTRY_DTYPE, Kind, arrow_name, index_name
+from penstock.log.mending import last_entry, mend
 from penstock.log.meta import Meta
-from penstock.log.segment import SegmentFile, firsts, rebuild_index
+from penstock.log.segment import EXPIRED, SegmentFile, Segments, dropped, firsts
 from penstock.log.template import RowTemplate
 from penstock.records import conform
 
 __all__ = ["Reader", "ends"]
 
 _ENTRIES_AT_ONCE: Final = 16384
+# as ints: looking a member up costs 0.3 us
+_LOST, _SEALED, _DROPPED = int(Kind.LOST), int(Kind.SEALED), int(Kind.DROPPED)
+_FIELDS: Final = ["kind", "first", "rows", "position", "length", "message", "appended"]
+_NOTHING: Final = np.empty(0, ENTRY_DTYPE)
+_TICK_NS: Final = 100_000_000  # well over what file times are precise to
 _LARGE_BYTES: Final = 32768  # from this size on, joining messages costs more than handing them out one by one
 
 
 def ends(folder: Path) -> tuple[int, int]:
-    """(first kept offset, next offset) of a stream folder. Reads the last whole index entry, takes no lock."""
-    found = firsts(folder)
-    for first in reversed(found):
-        path = folder / index_name(first)
-        try:
-            with path.open("rb") as file:
-                for number in range(os.fstat(file.fileno()).st_size // ENTRY_BYTES - 1, -1, -1):
-                    entry = unpack(os.pread(file.fileno(), ENTRY_BYTES, number * ENTRY_BYTES))
-                    if entry is not None:
-                        return found[0], entry.stop
-        except FileNotFoundError:
-            continue
-    return (found[0], found[-1]) if found else (0, 0)
+    """(first kept offset, next offset) of a stream folder. Reads the last whole index entry, takes no lock.
+
+    Raises  UnknownStream when it was dropped, CorruptSegment when the last segment has no index and none can be made.
+    """
+    while True:
+        found = firsts(folder)
+        for first in reversed(found):
+            entry = last_entry(folder, first)
+            if entry is not None:
+                return found[0], entry.stop
+            if not any((folder / name(first)).exists() for name in (arrow_name, index_name)):
+                break  # a retention has removed it since it was listed
+        else:
+            return (found[0], found[0]) if found else (0, 0)
 
 
 class Reader:
@@ -52,21 +61,36 @@ class Reader:
     `poll` gives the next rows or None at the end; nothing here waits. Not thread-safe.
 
     Takes   offset: of the first row wanted; schema: what every chunk is to have (older segments are widened to it),
-            None for each segment's own; columns: names of the columns wanted.
-    Raises  CorruptSegment, OffsetError (when a retention has dropped the rows).
+            None for each segment's own; columns: names of the columns wanted; segments: shared with other readers, so
+            that what one has mapped and checked serves all; oldest: `offset` only means the oldest row, so begin later
+            if a retention drops that before the first poll.
+    Raises  CorruptSegment, OffsetError (when a retention has dropped the rows), UnknownStream (dropped).
     """
 
     def __init__(
-        self, folder: Path, offset: int, *, schema: pa.Schema | None = None, columns: Sequence[str] | None = None
+        self,
+        folder: Path,
+        offset: int,
+        *,
+        schema: pa.Schema | None = None,
+        columns: Sequence[str] | None = None,
+        segments: Segments | None = None,
+        oldest: bool = False,
     ) -> None:
         self.folder, self.offset = folder, offset
+        self._oldest = oldest
+        self._listed = -1  # time of the folder when it was last found to have no later segment
+        self._segments = Segments(folder) if segments is None else segments
         self.schema, self.columns = schema, None if columns is None else list(columns)
         self._segment: SegmentFile | None = None
         self._template: RowTemplate | None = None
         self._next_entry = 1
         self._entries: NDArray[np.void] | None = None
         self._at = 0  # position in self._entries
+        self._fields: list[tuple[int, ...]] = []  # of self._entries, when one of them stands alone
+        self._alone = b""  # 1 for each of self._entries that makes a chunk by itself
         self._closing = False  # whether the segment ends after self._entries
+        self._shapes = False  # whether batches of this segment must be brought to another schema or columns
 
     def poll(self, max_rows: int = 65536, max_bytes: int = 16 << 20) -> Chunk | None:
         """The next rows, at most `max_rows` unless a single append is larger; None when there is nothing new.
@@ -89,7 +113,7 @@ class Reader:
     def entries(self) -> NDArray[np.void] | None:
         """Index entries not yet polled, at least one; None at the end. For those who need no rows."""
         if self._entries is None or self._at == len(self._entries):
-            if not self._more():
+            if not self._more(None):
                 return None
         assert self._entries is not None
         found = self._entries[self._at :]
@@ -97,8 +121,26 @@ class Reader:
         self.offset = int(found["first"][-1] + found["rows"][-1])
         return found
 
-    def _more(self) -> bool:
-        """Read further entries; goes on to the next segment at a seal. False at the end of the stream."""
+    def seek(self, offset: int) -> None:
+        """Go forward to `offset`; the rows in between are not read."""
+        self.offset = max(self.offset, offset)
+        if self._segment is None:
+            return
+        entries = self._entries
+        if entries is not None and self._at < len(entries):
+            at = int(np.searchsorted(entries["first"] + entries["rows"], self.offset, side="right"))
+            self._at = max(self._at, at)
+            if at < len(entries):
+                return
+        if not self._closing:
+            self._next_entry = max(self._next_entry, self._segment.find(self.offset))
+
+    def _more(self, stop: int | None) -> bool:
+        """Read further entries; goes on to the next segment at a seal. False at the end of the stream.
+
+        Takes   stop: offset up to which rows are wanted: an entry holds at least one, so there is a most of entries.
+        """
+        most = _ENTRIES_AT_ONCE if stop is None else min(_ENTRIES_AT_ONCE, max(0, stop - self.offset) + 1)
         while True:
             if self._closing:
                 self._segment, self._closing = None, False
@@ -107,15 +149,22 @@ class Reader:
             segment = self._segment
             assert segment is not None
             count = segment.count()
-            if count <= self._next_entry:
-                return False
-            found = segment.entries(self._next_entry, min(count, self._next_entry + _ENTRIES_AT_ONCE))
+            found = _NOTHING
+            if count > self._next_entry:
+                found = segment.entries(self._next_entry, min(count, self._next_entry + most))
             if not len(found):
-                return False
+                if not self._has_successor(segment):
+                    if segment.is_current():
+                        return False
+                    self._segment = None  # its index was made anew by a repair
+                    continue
+                # Its seal was lost with the power: no more rows come here. Unless they just did, before a new seal.
+                self._closing = segment.count() == count
+                continue
             self._next_entry += len(found)
-            if found["kind"][-1] == Kind.DROPPED:
-                raise self._dropped()
-            self._closing = bool(found["kind"][-1] == Kind.SEALED)
+            if found["kind"][-1] == _DROPPED:
+                raise dropped(self.folder)
+            self._closing = bool(found["kind"][-1] == _SEALED)
             end = int(found["first"][-1] + found["rows"][-1])
             if self._closing:
                 found = found[:-1]
@@ -123,100 +172,142 @@ class Reader:
             skip = int(np.searchsorted(found["first"] + found["rows"], self.offset, side="right"))
             if skip < len(found):
                 self._entries, self._at = found[skip:], 0
+                alone = (self._entries["length"] >= _LARGE_BYTES) | (self._entries["kind"] == _LOST)
+                self._alone = alone.tobytes()
+                self._fields = self._entries[_FIELDS].tolist() if alone.any() else []
                 return True
             if self._closing:
                 self.offset = max(self.offset, end)
-                if end == segment.first or not (self.folder / index_name(end)).exists():
-                    return False  # sealed, and its successor not begun
+                # An empty one may have been replaced by one of the same name.
+                if not self._has_successor(segment) and segment.is_current():
+                    return False
+
+    def _has_successor(self, segment: SegmentFile) -> bool:
+        """Whether there is a later segment. Cost: one system call when the folder has not changed."""
+        try:
+            stamp = os.stat(self.folder).st_mtime_ns
+        except FileNotFoundError:
+            raise dropped(self.folder) from None
+        if stamp == self._listed:
+            return False
+        found = firsts(self.folder)
+        if found and found[-1] > segment.first:
+            return True
+        if WALL.now_ns() - stamp > _TICK_NS:  # else the next change may leave the same time
+            self._listed = stamp
+        return False
 
     def _open(self) -> bool:
-        """Open the segment that holds `offset`."""
-        try:
+        """Open the segment that holds `offset`; False while there is none."""
+        gap = False
+        while True:
+            if not self._segments.is_current():
+                raise dropped(self.folder)
             names = firsts(self.folder)
-        except FileNotFoundError:
-            raise self._dropped() from None
-        before = [first for first in names if first <= self.offset]
-        if not before:
-            if names:
-                raise OffsetError(
-                    expected=f"an offset from {names[0]} on",
-                    got=f"{self.offset}",
-                    where=f"in stream {self.folder.name!r}",
-                    hint='older rows were dropped by its retention; start at "start"',
-                )
-            return False
-        first = before[-1]
-        if not (self.folder / index_name(first)).exists():
-            if first != names[-1] or os.access(self.folder, os.W_OK):
-                rebuild_index(self.folder, first)
-            else:
+            if not names:
                 return False
-        segment = SegmentFile(self.folder, first)
-        # A whole segment missing in between would otherwise look like the end of the stream.
-        following = names[len(before)] if len(before) < len(names) else None
-        if following is not None:
-            last = _last(segment)
-            if last is not None and last.stop < self.offset < following:
-                raise CorruptSegment(
-                    expected=f"a segment that begins at offset {last.stop}",
-                    got=f"the next one at {following}",
-                    where=f"in {self.folder}",
-                    hint="a segment file is missing; restore it, or read from the later offset",
-                    file=str(self.folder / index_name(last.stop)),
-                    position=0,
-                    first=last.stop,
-                    stop=following,
-                )
+            if self.offset < names[0]:
+                if not self._oldest:
+                    raise OffsetError(
+                        expected=f"an offset from {names[0]} on",
+                        got=f"{self.offset}",
+                        where=f"in stream {self.folder.name!r}",
+                        hint='older rows were dropped by its retention; start at "start"',
+                    )
+                self.offset = names[0]
+            at = bisect_right(names, self.offset) - 1
+            try:
+                segment = self._segments.get(names[at])
+            except FileNotFoundError:
+                if not self._look_again(names[at], is_last=at == len(names) - 1):
+                    return False
+                continue
+            last = segment.last() if at + 1 < len(names) else None
+            if last is None or not last.stop <= self.offset < names[at + 1]:
+                break
+            # A whole segment missing in between would otherwise look like the end of the stream. But a listing may
+            # leave out a file that was made while it was read, and name a later one: only the second is believed.
+            if gap:
+                raise self._missing(arrow_name(last.stop), last.stop, names[at + 1])
+            gap = True
+        self._oldest = False
         if self.schema is not None and not segment.codec.schema.equals(self.schema):
             self.schema = Meta.load(self.folder).schema  # widened since we began
+        self._shapes = self.columns is not None or (
+            self.schema is not None and not segment.codec.schema.equals(self.schema)
+        )
         self._segment = segment
         self._template = RowTemplate.of(segment.codec.schema, None)
         self._entries = None
-        self._next_entry = self._seek(segment)
+        self._next_entry = segment.find(self.offset)
+        self._listed = -1
         return True
 
-    def _seek(self, segment: SegmentFile) -> int:
-        """Number of the entry that holds `offset`, by bisection over the index."""
-        low, high = 1, segment.count()
-        while low < high:
-            middle = (low + high) // 2
-            found = segment.entries(middle, middle + 1)
-            if len(found) and int(found["first"][0] + found["rows"][0]) <= self.offset:
-                low = middle + 1
-            else:
-                high = middle
-        return max(1, min(low, segment.count()))
+    def _look_again(self, first: int, *, is_last: bool) -> bool:
+        """Whether to open segment `first` again, one of whose files was not there; False if it has no rows yet."""
+        name = arrow_name(first)
+        if not (self.folder / name).exists():
+            # In this order: a retention renames the data file, removes the index, and then the renamed file.
+            if not (self.folder / (name + EXPIRED)).exists() and (self.folder / index_name(first)).exists():
+                raise self._missing(name, first, first)
+            return True
+        if mend(self.folder, first):
+            return True
+        if not is_last:
+            raise self._missing(index_name(first), first, first)
+        return False
+
+    def _missing(self, name: str, first: int, stop: int) -> CorruptSegment:
+        return CorruptSegment(
+            expected=f"a segment of the rows from {first} on",
+            got="no such file" if stop == first else f"none before offset {stop}",
+            where=f"at {self.folder / name}",
+            hint="restore the file, or read from a later offset",
+            file=str(self.folder / name),
+            position=0,
+            first=first,
+            stop=stop,
+        )
 
     def _poll(self, max_rows: int, max_bytes: int, stop: int | None) -> Chunk | None:
-        if (self._entries is None or self._at == len(self._entries)) and not self._more():
-            return None
-        entries, segment = self._entries, self._segment
-        assert entries is not None and segment is not None
-        at = self._at
-        ahead = entries[at : at + self._take(entries[at:], max_rows, max_bytes, stop)]
-        if ahead["kind"][0] == Kind.LOST:
-            return self._skip_lost(ahead[0])
+        while True:
+            if (self._entries is None or self._at == len(self._entries)) and not self._more(stop):
+                return None
+            entries, segment, at = self._entries, self._segment, self._at
+            assert entries is not None
+            assert segment is not None
+            if not (self._alone[at] and self._fields[at][0] == _LOST):
+                break
+            self._skip_lost(self._fields[at])
+            if stop is not None and self.offset >= stop:
+                return None
         number = self._next_entry - (len(entries) - at) - self._closing
-        start = int(ahead["position"][0])
-        region = segment.region(start, int(ahead["position"][-1] + ahead["length"][-1]))
-        batches = segment.batches(region, start, number, ahead, self._template)
-        if len(batches) == 1:
-            batch = batches[0]
+        if self._alone[at]:
+            _, first, rows, position, length, expected, appended = self._fields[at]
+            batch = segment.message(number, position, length, expected, first, rows)
+            # one time for all rows: a view with stride 0, where an array would be as large as a column
+            created: NDArray[np.int64] = np.ndarray((rows,), np.int64, appended.to_bytes(8, "little"), 0, (0,))
+            self._at = at + 1
         else:
-            batch = pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
-        first, created = int(ahead["first"][0]), ahead["appended"].astype(np.int64)
-        if batch.num_rows != len(ahead):
-            created = np.repeat(created, ahead["rows"].astype(np.int64))
-        self._at = at + len(ahead)
+            ahead = entries[at : at + self._take(entries[at:], at, max_rows, max_bytes, stop)]
+            start = int(ahead["position"][0])
+            region = segment.region(start, int(ahead["position"][-1] + ahead["length"][-1]))
+            batches, good = segment.batches(region, start, number, ahead, self._template)
+            ahead = ahead[:good]
+            batch = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+            first, created = int(ahead["first"][0]), ahead["appended"].astype(np.int64)
+            if (ahead["rows"] != 1).any():
+                created = np.repeat(created, ahead["rows"].astype(np.int64))
+            self._at = at + good
         if first < self.offset:  # the cursor stood inside the first entry
             inside = self.offset - first
             batch, created, first = batch.slice(inside), created[inside:], self.offset
         self.offset = first + batch.num_rows
-        return Chunk(self._shape(batch), first, created)
+        return Chunk(self._shape(batch) if self._shapes else batch, first, created)
 
-    def _take(self, ahead: NDArray[np.void], max_rows: int, max_bytes: int, stop: int | None) -> int:
-        """How many entries make one chunk: small ones together as far as the limits go, a large one alone."""
-        if len(ahead) == 1 or ahead["length"][0] >= _LARGE_BYTES or ahead["kind"][0] == Kind.LOST:
+    def _take(self, ahead: NDArray[np.void], at: int, max_rows: int, max_bytes: int, stop: int | None) -> int:
+        """How many small entries make one chunk: as far as the limits go, and up to one that stands alone."""
+        if len(ahead) == 1:
             return 1
         take = int(np.searchsorted(np.cumsum(ahead["rows"]), max_rows, side="right"))
         ahead = ahead[: max(take, 1)]
@@ -224,9 +315,9 @@ class Reader:
         take = min(len(ahead), int(np.searchsorted(size, max_bytes, side="right")))
         if stop is not None:
             take = min(take, int(np.searchsorted(ahead["first"], stop, side="left")))
-        ends = np.flatnonzero((ahead["length"] >= _LARGE_BYTES) | (ahead["kind"] == Kind.LOST))
-        if len(ends):
-            take = min(take, int(ends[0]))
+        alone = self._alone.find(1, at, at + take)
+        if alone >= 0:
+            take = alone - at
         others = np.flatnonzero(ahead["flags"] != ahead["flags"][0])  # rows by template are read apart from others
         if len(others):
             take = min(take, int(others[0]))
@@ -234,30 +325,16 @@ class Reader:
 
     def _shape(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Bring a batch to the schema and columns asked for."""
-        if self.schema is not None and batch.schema is not self.schema and not batch.schema.equals(self.schema):
+        if self.schema is not None and not batch.schema.equals(self.schema):
             batch = conform(batch, self.schema, where=f"in stream {self.folder.name!r}")
         return batch if self.columns is None else batch.select(self.columns)
 
-    def _dropped(self) -> UnknownStream:
-        return UnknownStream(
-            f"stream {self.folder.name!r} was dropped", where=f"in {self.folder.parent}", hint="get it again from the hub"
-        )
-
-    def _skip_lost(self, entry: np.void) -> Chunk | None:
-        first, stop = int(entry["first"]), int(entry["first"] + entry["rows"])
+    def _skip_lost(self, fields: tuple[int, ...]) -> None:
+        first, stop = fields[1], fields[1] + fields[2]
         warnings.warn(
             f"stream {self.folder.name!r}: offsets {first} to {stop} were given up by a repair and are skipped",
             PenstockWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
         self._at += 1
         self.offset = stop
-        return self._poll(65536, 16 << 20, None)
-
-
-def _last(segment: SegmentFile) -> Entry | None:
-    for number in range(segment.count() - 1, -1, -1):
-        entry = unpack(os.pread(segment._index, ENTRY_BYTES, number * ENTRY_BYTES))
-        if entry is not None:
-            return entry
-    return None

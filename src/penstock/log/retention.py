@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from penstock.clock import WALL
-from penstock.log.format import ENTRY_BYTES, Entry, arrow_name, index_name, unpack
+from penstock.log.format import arrow_name, index_name
+from penstock.log.mending import read_last
 from penstock.log.meta import Retention
-from penstock.log.segment import firsts
+from penstock.log.segment import EXPIRED, firsts
 
 __all__ = ["expire", "remove"]
 
@@ -19,17 +20,19 @@ def expire(folder: Path, retention: Retention, committed: int | None) -> list[in
 
     Takes  committed: lowest offset that the group `retention.until` still needs; None when it has no position yet.
     """
-    found = firsts(folder)
-    if retention.until is not None and committed is None:
-        return []
     if retention.age_ns is None and retention.max_bytes is None and retention.until is None:
         return []
+    for left in folder.glob(f"*{EXPIRED}"):  # a removal that was killed half-way
+        remove(folder, int(left.name.partition(".")[0]))
+    if retention.until is not None and committed is None:
+        return []
+    found = firsts(folder)
     sizes = {first: _size(folder, first) for first in found}
     total = sum(sizes.values())
     oldest_kept = WALL.now_ns() - retention.age_ns if retention.age_ns is not None else None
-    dropped: list[int] = []
+    gone: list[int] = []
     for first in found[:-1]:
-        last = _last_entry(folder / index_name(first))
+        last = read_last(folder, first)
         if last is None:
             break
         if retention.until is not None and committed is not None and last.stop > committed:
@@ -41,14 +44,21 @@ def expire(folder: Path, retention: Retention, committed: int | None) -> list[in
             break
         remove(folder, first)
         total -= sizes[first]
-        dropped.append(first)
-    return dropped
+        gone.append(first)
+    return gone
 
 
 def remove(folder: Path, first: int) -> None:
-    """Remove a segment. A kill in between leaves an index without data, which is no segment."""
-    (folder / arrow_name(first)).unlink(missing_ok=True)
+    """Remove a segment.
+
+    The data file is renamed first: from then on the segment is no more, whenever this is killed, and what is left of
+    it cannot be taken for one that lost its data file.
+    """
+    data, expired = folder / arrow_name(first), folder / (arrow_name(first) + EXPIRED)
+    with contextlib.suppress(FileNotFoundError):
+        data.rename(expired)
     (folder / index_name(first)).unlink(missing_ok=True)
+    expired.unlink(missing_ok=True)
 
 
 def _size(folder: Path, first: int) -> int:
@@ -57,17 +67,3 @@ def _size(folder: Path, first: int) -> int:
         with contextlib.suppress(FileNotFoundError):
             total += os.stat(folder / name).st_size
     return total
-
-
-def _last_entry(path: Path) -> Entry | None:
-    try:
-        data = _tail(path)
-    except FileNotFoundError:
-        return None
-    return unpack(data)
-
-
-def _tail(path: Path) -> bytes:
-    with path.open("rb") as file:
-        file.seek(-ENTRY_BYTES, os.SEEK_END)
-        return file.read()

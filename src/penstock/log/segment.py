@@ -1,4 +1,4 @@
-"""One segment on disk: create it, open it, repair its tail, map its bytes.
+"""One segment on disk: create it, open it, map its bytes. `mending.py` repairs what a crash left of one.
 
 A segment exists once its index does. Every function that writes is called with the stream's lock held.
 """
@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import mmap
 import os
-import warnings
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,12 +17,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from penstock.clock import WALL
-from penstock.errors import CorruptSegment, PenstockWarning
+from penstock.errors import CorruptSegment, UnknownStream
 from penstock.log.format import (
     ENTRY_BYTES,
     ENTRY_DTYPE,
-    NO_TIME,
     TEMPLATE,
+    VERSION,
     Entry,
     Kind,
     arrow_name,
@@ -30,22 +31,39 @@ from penstock.log.format import (
     pack,
     unpack,
 )
-from penstock.log.message import Codec, message_lengths
+from penstock.log.lock import at_fork
+from penstock.log.message import Codec, schema_of
 from penstock.log.template import RowTemplate
-from penstock.records import event_column, event_times
 
-__all__ = ["SegmentFile", "create", "firsts", "rebuild_index", "repair_tail", "set_aside"]
+__all__ = ["EXPIRED", "SegmentFile", "Segments", "create", "dropped", "firsts", "sync_folder", "write_all"]
+
+EXPIRED: Final = ".expired"  # after the name of a data file that a retention is removing
 
 # Regions up to this size beyond the current mapping are read instead of mapped: mapping costs about 10 µs.
 _PREAD_BYTES: Final = 1 << 20
 
 
 def firsts(folder: Path) -> list[int]:
-    """First offsets of the segments in `folder`, in order: its data files. A missing index can be rebuilt."""
-    return sorted(
-        int(name[:20])
-        for name in os.listdir(folder)
-        if len(name) == 26 and name.endswith(".arrow") and name[:20].isdigit()
+    """First offsets of the segments in `folder`, in order.
+
+    A data file or an index is enough: a segment that lost one of them must be missed, not overlooked.
+    Raises  UnknownStream when the folder is gone.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        raise dropped(folder) from None
+    found = {name[:20] for name in names if name[20:] in (".arrow", ".idx")}
+    found -= {name[:20] for name in names if name.endswith(EXPIRED)}
+    return sorted(int(name) for name in found if name.isdigit())
+
+
+def dropped(folder: Path) -> UnknownStream:
+    """The error of whoever still uses a stream that is gone."""
+    return UnknownStream(
+        f"stream {folder.name!r} was dropped",
+        where=f"in {folder.parent}",
+        hint="get it again from the hub to begin a new one",
     )
 
 
@@ -72,7 +90,7 @@ def create(folder: Path, first: int, codec: Codec, *, sync: bool) -> None:
 
 
 def write_all(fd: int, data: bytes | bytearray | memoryview | pa.Buffer, position: int) -> None:
-    """pwrite until all is written: a signal or a nearly full disk may cut a single call short."""
+    """Write until all is written: a signal or a nearly full disk may cut a single call short."""
     view = memoryview(data)
     while True:
         written = os.pwrite(fd, view, position)
@@ -90,253 +108,200 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
-def set_aside(path: Path, fd: int, position: int, size: int) -> Path:
-    """Copy bytes [position, size) of a data file to a `.torn` file beside it; returns that path."""
-    torn = path.with_name(f"{path.name}@{position}.torn")
-    number = 1
-    while torn.exists():
-        torn = path.with_name(f"{path.name}@{position}.{number}.torn")
-        number += 1
-    try:
-        with torn.open("wb") as out:
-            while position < size:
-                block = os.pread(fd, min(1 << 20, size - position), position)
-                if not block:
-                    break
-                out.write(block)
-                position += len(block)
-    except OSError:  # a full disk: the cut itself must still happen, nothing acknowledged is in these bytes
-        torn.unlink(missing_ok=True)
-    return torn
-
-
-def repair_tail(folder: Path, first: int, data_fd: int, index_fd: int) -> Entry:
-    """Cut what was never committed off the end of a segment; returns its last whole entry.
-
-    Cut are: a torn or unreadable entry at the end of the index, entries that point beyond the end of the data file
-    (power was lost before the data reached the disk), and data after the last entry. The data cut off is kept in a
-    `.torn` file and a PenstockWarning says how many bytes.
-
-    Raises  CorruptSegment when not even the header can be read.
-    """
-    path = folder / arrow_name(first)
-    index_size = os.fstat(index_fd).st_size
-    data_size = os.fstat(data_fd).st_size
-    count = index_size // ENTRY_BYTES
-    last: Entry | None = None
-    while count:
-        last = unpack(os.pread(index_fd, ENTRY_BYTES, (count - 1) * ENTRY_BYTES))
-        if last is not None and last.end <= data_size and not _is_hole(data_fd, last):
-            break
-        last = None
-        count -= 1
-    if last is None:
-        raise CorruptSegment(
-            expected="an index entry",
-            got=f"{index_size} unreadable bytes",
-            where=f"in {folder / index_name(first)}",
-            hint=f"run `penstock stream repair {folder.name}` to rebuild the index from the data file",
-            file=str(folder / index_name(first)),
-            position=0,
-            first=first,
-            stop=first,
-        )
-    cut: list[str] = []
-    if index_size != count * ENTRY_BYTES:
-        os.ftruncate(index_fd, count * ENTRY_BYTES)
-        cut.append(f"{index_size - count * ENTRY_BYTES} bytes of its index")
-    if data_size > last.end:
-        torn = set_aside(path, data_fd, last.end, data_size)
-        os.ftruncate(data_fd, last.end)
-        cut.append(f"{data_size - last.end} bytes of data, kept in {torn.name},")
-    if cut:
-        warnings.warn(
-            f"{path}: cut {' and '.join(cut)} that no append had committed; next offset is {last.stop}",
-            PenstockWarning,
-            stacklevel=2,
-        )
-    return last
-
-
-def _is_hole(fd: int, entry: Entry) -> bool:
-    """Whether the entry's message never reached the disk: after a power loss the file may be long but empty."""
-    return entry.kind is Kind.ROWS and os.pread(fd, 8, entry.position) == bytes(8)
-
-
-def rebuild_index(folder: Path, first: int) -> int:
-    """Write the index of a data file anew from its messages; returns the number of rows found.
-
-    What only the index knew is gone: append times become the file's time, origins none, so a consumer that wrote into
-    this stream resumes from its group's position instead.
-    """
-    path = folder / arrow_name(first)
-    stamp = os.stat(path).st_mtime_ns
-    with path.open("r+b") as file:
-        size = os.fstat(file.fileno()).st_size
-        data = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) if size else b""
-        view = memoryview(data)
-        lengths = message_lengths(view)
-        if not lengths:
-            raise CorruptSegment(
-                expected="an Arrow schema message",
-                got=f"{size} bytes that begin with {bytes(view[:8])!r}",
-                where=f"in {path}",
-                hint="restore the file, or drop the stream",
-                file=str(path),
-                position=0,
-                first=first,
-                stop=first,
-            )
-        schema = pa.ipc.read_schema(pa.py_buffer(view[: lengths[0]]))
-        codec = Codec(schema)
-        column = event_column(schema)
-        entries = [pack(Kind.HEADER, first, 0, 0, lengths[0], stamp, message=digest(view[: lengths[0]]))]
-        offset, position = first, lengths[0]
-        pending = 0  # dictionary messages belong to the record batch after them
-        for length in lengths[1:]:
-            message = pa.py_buffer(view[position : position + pending + length])
-            try:
-                batch = codec.decode(message)
-                batch.validate()
-            except (pa.ArrowException, OSError, StopIteration):
-                if not codec.has_dictionaries:
-                    break
-                pending += length
-                continue
-            low, high = _event_range(batch, column)
-            entries.append(
-                pack(Kind.ROWS, offset, batch.num_rows, position, len(message), stamp, low, high,
-                     message=digest(message))
-            )  # fmt: skip
-            offset += batch.num_rows
-            position += len(message)
-            pending = 0
-            del batch, message
-        if position < size:
-            torn = set_aside(path, file.fileno(), position, size)
-            os.ftruncate(file.fileno(), position)
-            warnings.warn(
-                f"{path}: cut {size - position} bytes that hold no whole message, kept in {torn.name}",
-                PenstockWarning,
-                stacklevel=2,
-            )
-    temporary = folder / (index_name(first) + ".new")
-    temporary.write_bytes(b"".join(entries))
-    temporary.rename(folder / index_name(first))
-    if offset > first:  # without rows it is only a creation that was cut short
-        warnings.warn(
-            f"{path}: its index was missing and was rebuilt, {offset - first} rows; append times and origins are lost",
-            PenstockWarning,
-            stacklevel=2,
-        )
-    return offset - first
-
-
-def _event_range(batch: pa.RecordBatch, column: str | None) -> tuple[int, int]:
-    if column is None or not batch.num_rows:
-        return NO_TIME, NO_TIME
-    times = event_times(batch, column)
-    return int(times.min()), int(times.max())
-
-
 class SegmentFile:
     """A segment opened for reading: its entries, and zero-copy views of its messages.
 
-    Not thread-safe; each reader has its own.
+    Safe for several threads: what one has mapped and checked serves the others.
     """
 
     def __init__(self, folder: Path, first: int) -> None:
         self.folder, self.first = folder, first
         self.path = folder / arrow_name(first)
+        self._data = self._index = -1
         self._data = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            self._index = os.open(folder / index_name(first), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            os.close(self._data)
-            raise
+        self._index = os.open(folder / index_name(first), os.O_RDONLY | os.O_CLOEXEC)
         self._map: pa.Buffer | None = None
+        self._ticking = threading.Lock()
         self._checked = bytearray()  # 1 for each entry whose message's digest was found right
+        at_fork(self)
         header = unpack(os.pread(self._index, ENTRY_BYTES, 0))
         if header is None or header.kind is not Kind.HEADER:
             raise self._corrupt("an index header", "unreadable bytes", 0, first, first, self.folder / index_name(first))
         prefix = os.pread(self._data, header.length, 0)
         if digest(prefix) != header.message:
             raise self._corrupt("the schema message", f"{len(prefix)} other bytes", 0, first, first)
-        self.codec = Codec(pa.ipc.read_schema(pa.py_buffer(prefix)))
+        self.codec = Codec(schema_of(prefix))
 
     def __del__(self) -> None:
-        for fd in (getattr(self, "_data", None), getattr(self, "_index", None)):
-            if fd is not None:
+        for fd in (self._data, self._index):
+            if fd >= 0:
                 os.close(fd)
+
+    def after_fork(self) -> None:
+        self._ticking = threading.Lock()
 
     def count(self) -> int:
         """Whole entries now in the index, the header included. Cost: one system call."""
         return os.lseek(self._index, 0, os.SEEK_END) // ENTRY_BYTES
 
     def entries(self, start: int, stop: int) -> NDArray[np.void]:
-        """Entries `start` to `stop` (0 is the header) as a structured array of ENTRY_DTYPE, digests checked."""
+        """Entries `start` to `stop` (0 is the header) as a structured array of ENTRY_DTYPE, digests checked.
+
+        Fewer when one in between is unreadable. Raises CorruptSegment when that is the first of them, unless it is the
+        very last of the index: a writer may be putting that one there just now.
+        """
         data = os.pread(self._index, (stop - start) * ENTRY_BYTES, start * ENTRY_BYTES)
         found = np.frombuffer(data, ENTRY_DTYPE, len(data) // ENTRY_BYTES)
         stored = found["digest"].tolist()
         for i, expected in enumerate(stored):
             if digest(data[i * ENTRY_BYTES : (i + 1) * ENTRY_BYTES - 8]) != expected:
-                # The last entry may be one that a writer is putting there just now.
-                if start + i == self.count() - 1:
-                    return found[:i]
-                at = (start + i) * ENTRY_BYTES
-                raise self._corrupt(
-                    "an index entry", "unreadable bytes", at, self.first, self.first, self.folder / index_name(self.first)
-                )
+                if i == 0 and start < self.count() - 1:
+                    raise self._unreadable(start)
+                found = found[:i]
+                break
+        if len(found) and (found["version"] != VERSION).any():
+            unpack(data, int((found["version"] != VERSION).argmax()) * ENTRY_BYTES)  # raises
         return found
+
+    def _unreadable(self, number: int) -> CorruptSegment:
+        """The error of entry `number`, with the offsets that the readable ones around it leave open."""
+        size = self.count()
+        before = next((e for n in range(number - 1, -1, -1) if (e := self.entry(n)) is not None), None)
+        after = next((e for n in range(number + 1, size) if (e := self.entry(n)) is not None), None)
+        first = self.first if before is None else before.stop
+        return self._corrupt(
+            "an index entry",
+            "unreadable bytes",
+            number * ENTRY_BYTES,
+            first,
+            first if after is None else after.first,
+            self.folder / index_name(self.first),
+        )
+
+    def entry(self, number: int) -> Entry | None:
+        """Entry `number`; None when it is unreadable, or not there."""
+        return unpack(os.pread(self._index, ENTRY_BYTES, number * ENTRY_BYTES))
+
+    def last(self) -> Entry | None:
+        """The last readable entry of the index."""
+        return next((e for n in range(self.count() - 1, -1, -1) if (e := self.entry(n)) is not None), None)
+
+    def find(self, offset: int) -> int:
+        """Number of the entry that holds `offset`, or of the first after it."""
+        return self._first_not(lambda entry: entry.stop <= offset, lambda entry: entry.first <= offset)
+
+    def find_time(self, moment: int) -> int:
+        """Number of the first entry appended at or after `moment`, or of the end."""
+        return self._first_not(lambda entry: entry.appended < moment, lambda _: False)
+
+    def _first_not(self, is_before: Callable[[Entry], bool], is_sure: Callable[[Entry], bool]) -> int:
+        """Bisection: number of the first entry that is not before, the header apart.
+
+        An unreadable entry next to it counts as that entry, unless the readable one `is_sure`: reading it then raises.
+        """
+        low, high = 1, self.count()
+        while low < high:
+            middle = (low + high) // 2
+            entry = self.entry(middle)
+            if entry is None:  # a corrupt index, or a torn end: look at each
+                break
+            if is_before(entry):
+                low = middle + 1
+            else:
+                high = middle
+        unknown = None
+        for number in range(low, high + 1):
+            entry = self.entry(number)
+            if entry is None:
+                unknown = number if unknown is None else unknown
+            elif is_before(entry):
+                unknown = None
+            else:
+                return number if unknown is None or is_sure(entry) else unknown
+        return min(high, self.count()) if unknown is None else unknown
 
     def region(self, position: int, end: int) -> pa.Buffer:
         """Bytes [position, end) of the data file: a view of the mapping, or a copy when a small one lies beyond it."""
-        if self._map is None or end > self._map.size:
+        found = self._map
+        if found is None or end > found.size:
             size = os.lseek(self._data, 0, os.SEEK_END)
             if end > size or size - position <= _PREAD_BYTES:
                 return pa.py_buffer(os.pread(self._data, end - position, position))
-            self._map = pa.py_buffer(mmap.mmap(self._data, size, prot=mmap.PROT_READ))
-        return self._map.slice(position, end - position)
+            found = self._map = pa.py_buffer(mmap.mmap(self._data, size, prot=mmap.PROT_READ))
+        return found.slice(position, end - position)
+
+    def message(self, number: int, position: int, length: int, expected: int, first: int, rows: int) -> pa.RecordBatch:
+        """The rows of one entry; as `batches`, for one that is large."""
+        message = self.region(position, position + length)
+        if number >= len(self._checked) or not self._checked[number]:
+            if digest(message) != expected or message.size != length:
+                raise self._other_bytes(memoryview(message), length, expected, position, first, rows)
+            self._tick(number, number + 1)
+        return self.codec.decode(message)
 
     def batches(
         self, region: pa.Buffer, start: int, number: int, entries: NDArray[np.void], template: RowTemplate | None
-    ) -> list[pa.RecordBatch]:
+    ) -> tuple[list[pa.RecordBatch], int]:
         """The rows of consecutive entries, the first of them entry `number`, as few batches as can be had cheaply.
 
         Takes   region: bytes of the data file from position `start` on that hold their messages;
                 template: of this segment's schema, if it has one.
-        Raises  CorruptSegment; each message's digest is checked the first time this object reads it.
+        Returns the batches, and of how many entries: one whose message is corrupt ends them, so that the rows before
+                it can be had.
+        Raises  CorruptSegment when that is the first; a message's digest is checked when this object first reads it.
         """
         positions = (entries["position"] - np.uint64(start)).astype(np.int64)
-        self._check(region, positions, number, entries)
+        good = self._check(region, positions, number, entries)
+        positions, entries = positions[:good], entries[:good]
         flagged = (entries["flags"] & np.uint64(TEMPLATE)).astype(bool)
         if template is not None and len(entries) > 1 and flagged.all():
-            return [template.gather(region, positions)]
+            return [template.gather(region, positions)], good
         decode = self.codec.decode
-        return [
-            decode(region.slice(at, length))
-            for at, length in zip(positions.tolist(), entries["length"].tolist(), strict=True)
-        ]
+        lengths = entries["length"].tolist()
+        return [decode(region.slice(at, size)) for at, size in zip(positions.tolist(), lengths, strict=True)], good
 
-    def _check(self, region: pa.Buffer, positions: NDArray[np.int64], number: int, entries: NDArray[np.void]) -> None:
+    def _check(self, region: pa.Buffer, positions: NDArray[np.int64], number: int, entries: NDArray[np.void]) -> int:
+        """How many of the entries, from the first on, have the messages they say. Raises when the first has not."""
         stop = number + len(entries)
-        if stop > len(self._checked):
-            self._checked.extend(bytes(stop + 1024 - len(self._checked)))
-        if self._checked.find(0, number, stop) < 0:
-            return
+        if stop <= len(self._checked) and self._checked.find(0, number, stop) < 0:
+            return len(entries)
         view = memoryview(region)
         lengths, stored = entries["length"].tolist(), entries["message"].tolist()
-        for i, (at, length, expected) in enumerate(zip(positions.tolist(), lengths, stored, strict=True)):
+        good = 0
+        for at, length, expected in zip(positions.tolist(), lengths, stored, strict=True):
             message = view[at : at + length]
             if digest(message) != expected or len(message) != length:
-                raise self._corrupt(
-                    f"{length} bytes with digest {expected:016x}",
-                    f"{len(message)} bytes with digest {digest(message):016x}",
-                    int(entries["position"][i]),
-                    int(entries["first"][i]),
-                    int(entries["first"][i] + entries["rows"][i]),
-                )
-        self._checked[number:stop] = b"\x01" * len(entries)
+                if not good:
+                    position, first, rows = (int(entries[name][0]) for name in ("position", "first", "rows"))
+                    raise self._other_bytes(message, length, expected, position, first, rows)
+                break
+            good += 1
+        self._tick(number, number + good)
+        return good
+
+    def _tick(self, start: int, stop: int) -> None:
+        with self._ticking:  # readers of several threads share a segment
+            if stop > len(self._checked):
+                self._checked.extend(bytes(stop + 1024 - len(self._checked)))
+            self._checked[start:stop] = b"\x01" * (stop - start)
+
+    def _other_bytes(
+        self, found: memoryview, length: int, expected: int, position: int, first: int, rows: int
+    ) -> CorruptSegment:
+        return self._corrupt(
+            f"{length} bytes with digest {expected:016x}",
+            f"{len(found)} bytes with digest {digest(found):016x}",
+            position,
+            first,
+            first + rows,
+        )
+
+    def is_current(self) -> bool:
+        """Whether the folder still has this very file."""
+        try:
+            return os.path.samestat(os.fstat(self._index), os.stat(self.folder / index_name(self.first)))
+        except FileNotFoundError:
+            return False
 
     def _corrupt(
         self, expected: str, got: str, position: int, first: int, stop: int, path: Path | None = None
@@ -352,3 +317,51 @@ class SegmentFile:
             first=first,
             stop=stop,
         )
+
+
+class Segments:
+    """The segments of a stream that readers of one process share: the last few used, opened once."""
+
+    def __init__(self, folder: Path, limit: int = 16) -> None:
+        self.folder = folder
+        self._limit = limit
+        self._open: dict[int, SegmentFile] = {}
+        try:
+            self._fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise dropped(folder) from None
+        self.after_fork()
+        at_fork(self)
+
+    def after_fork(self) -> None:
+        self._mutex = threading.Lock()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fd"):
+            os.close(self._fd)
+
+    def is_current(self) -> bool:
+        """Whether the stream's folder is still the one it was: not dropped, nor dropped and made anew."""
+        try:
+            if os.path.samestat(os.fstat(self._fd), os.stat(self.folder)):
+                return True
+        except FileNotFoundError:
+            pass
+        self.clear()  # open files would keep the room of a dropped stream
+        return False
+
+    def get(self, first: int) -> SegmentFile:
+        """The segment that begins at offset `first`."""
+        with self._mutex:
+            found = self._open.pop(first, None)
+            if found is None or not found.is_current():
+                found = SegmentFile(self.folder, first)
+            self._open[first] = found  # last in the order of use
+            while len(self._open) > self._limit:
+                del self._open[next(iter(self._open))]
+            return found
+
+    def clear(self) -> None:
+        """Let go of all; readers that still use one keep it open."""
+        with self._mutex:
+            self._open.clear()

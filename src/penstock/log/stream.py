@@ -6,42 +6,48 @@ Appending and reading are the two halves (`writer.py`, `reader.py`); this file j
 from __future__ import annotations
 
 import asyncio
-import difflib
+import os
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from penstock.clock import time_ns, utc
-from penstock.errors import OffsetError, RowTooLarge, SchemaMismatch, UsageError
+from penstock.clock import utc
+from penstock.errors import CorruptSegment, OffsetError, PenstockWarning, SchemaMismatch, UnknownStream, UsageError
 from penstock.log.bell import Bell
+from penstock.log.check import Report, check
 from penstock.log.chunk import Chunk
-from penstock.log.format import NO_TIME, TEMPLATE, origin_id
-from penstock.log.message import Codec
-from penstock.log.meta import DOCUMENT_KIND, TABLE_KIND, Meta, Metadata, check_attributes
+from penstock.log.disk import storage
+from penstock.log.encoder import Encoder, is_rows, kept
+from penstock.log.format import NO_TIME, Kind, origin_id
+from penstock.log.lock import at_fork
+from penstock.log.mending import read_last
+from penstock.log.meta import DOCUMENT_KIND, TABLE_KIND, Meta, Metadata, check_attributes, check_schema
+from penstock.log.pick import Bound, Columns, When, bound, is_oldest
 from penstock.log.positions import Catalogue, Group, Position, groups_of, peek
 from penstock.log.reader import Reader, ends
+from penstock.log.repair import repair
 from penstock.log.retention import expire
 from penstock.log.seek import event_ranges, last_origin, offset_at
-from penstock.log.segment import firsts
-from penstock.log.template import RowTemplate
-from penstock.log.writer import NO_ORIGIN, Message, StaleSchema, Writer
-from penstock.records import batch_to_rows, event_column, event_times, to_batches, widen
+from penstock.log.segment import Segments, dropped, firsts
+from penstock.log.writer import NO_ORIGIN, StaleSchema, Writer
+from penstock.records import batch_to_rows, event_times, to_batches, widen
 
 __all__ = ["Item", "Stream", "StreamStatistics"]
-
-When = int | str | datetime | None
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A row that a group has not committed: its offset, when it was appended, whether it was processed, and itself."""
+    """A row that a group has not committed: its offset, when it was appended, and itself.
+
+    processed   whether the group has read past it: it waits in a window that is not closed yet
+    """
 
     offset: int
     created: datetime
@@ -69,17 +75,38 @@ class Stream:
 
     def __init__(self, folder: Path, catalogue: Catalogue) -> None:
         self._folder, self._catalogue = folder, catalogue
+        self._meta_path = str(folder / "meta.json")  # joined once: it is looked at with every table appended
+        self._segments = Segments(folder)
         self._bell = Bell(folder / "bell")
         self._writer_of: Writer | None = None
-        self._opening = threading.Lock()
         self._rows = 0
+        self._is_gone = False
         self._load()
+        self.after_fork()
+        at_fork(self)
+
+    def after_fork(self) -> None:
+        self._opening = threading.Lock()
 
     def _load(self) -> None:
-        self._meta = Meta.load(self._folder)
-        self._event = event_column(self._meta.schema)
-        self._codec = Codec(self._meta.schema)
-        self._template = RowTemplate.of(self._meta.schema, self._event)
+        try:
+            self._seen = _stamp(self._meta_path)  # before reading: a change in between is then seen next time
+            self._encoder = Encoder(Meta.load(self._folder))
+        except FileNotFoundError:
+            raise dropped(self._folder) from None
+
+    def _fresh(self) -> Encoder:
+        """What the stream is now: another process may have changed its description. Cost: one system call."""
+        try:
+            if _stamp(self._meta_path) != self._seen:
+                self._load()
+        except FileNotFoundError:
+            raise dropped(self._folder) from None
+        return self._encoder
+
+    @property
+    def _meta(self) -> Meta:
+        return self._encoder.meta
 
     # -- what it is
 
@@ -91,17 +118,17 @@ class Stream:
     @property
     def schema(self) -> pa.Schema:
         """The schema of its rows; one column `document` when none was given."""
-        return self._meta.schema
+        return self._fresh().schema
 
     @property
     def is_document(self) -> bool:
         """Whether rows are JSON documents."""
-        return self._meta.kind == DOCUMENT_KIND
+        return self._fresh().is_document
 
     @property
     def attributes(self) -> dict[str, Any]:
         """A copy of the stream's attributes; change them by `set_attributes`."""
-        return dict(self._meta.attributes)
+        return dict(self._fresh().meta.attributes)
 
     @property
     def first_offset(self) -> int:
@@ -126,10 +153,12 @@ class Stream:
 
     def metadata(self) -> Metadata:
         """Name, kind, created, schema, attributes, offsets, bytes, groups."""
-        self._load()
+        meta = self._fresh().meta
         first, stop = ends(self._folder)
-        meta = self._meta
-        groups = {name: self.position(name).low for name in groups_of(self._folder, self._catalogue, self.name)}
+        groups = {
+            name: self.position(name).low
+            for name in groups_of(self._folder, self._catalogue, self.name, meta.created_ns)
+        }
         return Metadata(
             meta.name, meta.kind, meta.created_ns, meta.schema, dict(meta.attributes),
             first, stop, self._size(), len(firsts(self._folder)), groups,
@@ -142,7 +171,17 @@ class Stream:
         return StreamStatistics(appends, self._rows, first, stop, self._size())
 
     def _size(self) -> int:
-        return sum(path.stat().st_size for path in self._folder.iterdir() if path.suffix in (".arrow", ".idx"))
+        total = 0
+        try:
+            for entry in os.scandir(self._folder):
+                if entry.name.endswith((".arrow", ".idx")):
+                    try:
+                        total += entry.stat().st_size
+                    except FileNotFoundError:  # a retention is at work
+                        continue
+        except FileNotFoundError:
+            raise dropped(self._folder) from None
+        return total
 
     # -- appending
 
@@ -157,68 +196,39 @@ class Stream:
         Raises  TypeMismatch, SchemaMismatch, RowTooLarge: nothing was written. DiskFull, ReadOnly, StorageError.
         Cost    about 5 µs for a small dict; one copy of a table's columns.
         """
-        made_from = NO_ORIGIN if origin is None else (origin_id(origin[0]), origin[1], origin[2] if origin[2:] else 0)
+        made_from = NO_ORIGIN if origin is None else _origin(origin)
+        encoder = self._encoder
+        messages = encoder.row(data) if type(data) is dict else None
+        if messages is None:
+            data, encoder = kept(data, encoder.where), self._fresh()
         while True:
             try:
-                messages = self._row(data) if type(data) is dict else None
                 if messages is None:
-                    messages = self._messages(data, whole=origin is not None)
+                    if encoder.is_document and not is_rows(data):
+                        data = self._tabular(data)
+                        encoder = self._encoder
+                    messages = encoder.messages(data, whole=origin is not None)
                 if not messages:
                     stop = self.next_offset
                     return range(stop, stop)
-                first, stop = self._writer().append(messages, self._codec, made_from)
+                first, stop = self._writer().append(messages, encoder.codec, made_from)
             except StaleSchema:
                 self._load()
+                encoder, messages = self._encoder, None
+            except UnknownStream:
+                self._is_gone = True
+                raise
             else:
                 self._rows += stop - first
                 return range(first, stop)
 
-    async def aappend(self, data: Any, *, origin: tuple[str, int] | None = None) -> range:
+    async def aappend(self, data: Any, *, origin: tuple[str, int] | tuple[str, int, int] | None = None) -> range:
         """As `append`. Cancelled, it may still have appended: a thread that writes is not interrupted."""
         return await asyncio.to_thread(self.append, data, origin=origin)
 
-    def _row(self, row: dict[str, Any]) -> list[Message] | None:
-        """One dict by template; None when it needs the strict path."""
-        if self._template is None or not row:
-            return None
-        found = self._template.encode(row, self._where)
-        if found is None:
-            return None
-        message, event = found
-        if len(message) > self._meta.options.max_row_bytes:
-            self._too_large(len(message))
-        time = NO_TIME if event is None else event
-        return [(message, 1, time, time, TEMPLATE)]
-
-    @property
-    def _where(self) -> str:
-        return f"stream {self._meta.name!r}"
-
-    def _messages(self, data: Any, *, whole: bool) -> list[Message]:
-        """Any data as messages of this stream's schema, split so that none is over `max_batch_bytes`."""
-        if self.is_document and not _is_rows(data):
-            data = self._tabular(data)
-        messages: list[Message] = []
-        batches = to_batches(data, self._meta.schema, where=self._where)
-        if whole and len(batches) > 1:
-            batches = pa.Table.from_batches(batches).combine_chunks().to_batches()
-        options = self._meta.options
-        for batch in batches:
-            size = batch.get_total_buffer_size() if whole else batch.nbytes
-            step = batch.num_rows
-            if not whole and size > options.max_batch_bytes:
-                step = max(1, int(step * options.max_batch_bytes / size))
-            for at in range(0, batch.num_rows, step):
-                part = batch.slice(at, step)
-                message = self._codec.encode(part)
-                if len(message) > options.max_row_bytes:
-                    self._check_rows(part)
-                messages.append((message, part.num_rows, *self._event_range(part), 0))
-        return messages
-
     def _tabular(self, data: Any) -> Any:
         """A table for a stream of documents: an empty stream takes its schema, another one its rows as documents."""
-        batches = to_batches(data, None, where=self._where)
+        batches = to_batches(data, None, where=self._encoder.where)
         if not batches:
             return []
         if batches[0].schema.equals(self._meta.schema):
@@ -229,38 +239,14 @@ class Stream:
 
     def _decide(self, schema: pa.Schema) -> bool:
         """Give an empty stream of no declared schema the one of its first table."""
-        with self._writer().locked():
+        check_schema(schema, self.name)
+        writer = self._writer()
+        with writer.locked():
             meta = Meta.load(self._folder)
-            if meta.kind == DOCUMENT_KIND and self._writer().next_offset == 0:
+            if meta.kind == DOCUMENT_KIND and writer.next_offset == 0:
                 replace(meta, kind=TABLE_KIND, schema=schema).save(self._folder)
         self._load()
-        return not self.is_document
-
-    def _event_range(self, batch: pa.RecordBatch) -> tuple[int, int]:
-        if self._event is None:
-            return NO_TIME, NO_TIME
-        times = event_times(batch, self._event)
-        return int(times.min()), int(times.max())
-
-    def _check_rows(self, batch: pa.RecordBatch) -> None:
-        """Refuse a batch one of whose rows alone is over the limit."""
-        if batch.num_rows == 1:
-            self._too_large(batch.nbytes)
-        for i in range(batch.num_rows):
-            size = batch.slice(i, 1).nbytes
-            if size > self._meta.options.max_row_bytes:
-                self._too_large(size, i)
-
-    def _too_large(self, size: int, row: int | None = None) -> None:
-        limit = self._meta.options.max_row_bytes
-        raise RowTooLarge(
-            expected=f"a row of at most {limit} bytes",
-            got=f"{size} bytes",
-            where=f"at {self.name}[{row}]" if row is not None else f"in stream {self.name!r}",
-            hint=f"split it, or open the stream with max_row_bytes={1 << (size - 1).bit_length()}",
-            size=size,
-            limit=limit,
-        )
+        return not self._encoder.is_document
 
     def _writer(self) -> Writer:
         if self._writer_of is None:
@@ -285,24 +271,60 @@ class Stream:
                 event time when the schema has one, and picks rows; else the append time, and picks a range.
                 columns: names; "_offset" (int64) and "_created" (timestamp[ns, UTC]) may be among them.
         Raises  OffsetError, CorruptSegment, UsageError for an unknown column.
-        Cost    no copy of messages over 64 KiB: columns view the mapped file.
+        Cost    no copy of messages over 32 KiB: columns view the mapped file.
         """
-        wanted = self._columns(columns)
+        picked = Columns(columns, self._fresh().schema, self.name)
         low, high = self._bounds(start, stop)
-        batches: list[pa.RecordBatch] = []
+        while True:
+            encoder = self._encoder
+            try:
+                batches = self._batches(encoder, low, high, picked, oldest=is_oldest(start))
+            except OffsetError:
+                if not is_oldest(start):
+                    raise
+                low = Bound(self.first_offset)  # a retention was at work: who asked for all gets all that is left
+                continue
+            if batches is not None:
+                table = pa.Table.from_batches(batches, picked.schema(encoder.schema))
+                return table.unify_dictionaries() if encoder.codec.has_dictionaries else table
+
+    def _batches(
+        self, encoder: Encoder, low: Bound, high: Bound, picked: Columns, *, oldest: bool
+    ) -> list[pa.RecordBatch] | None:
+        """The rows of `read`; None when the stream was widened meanwhile."""
+        event, schema = encoder.event, encoder.schema
         ranges, keep = [(low.offset, high.offset)], None
-        if self._event is not None and (low.time is not None or high.time is not None):
+        if event is not None and (low.time is not None or high.time is not None):
             keep = (NO_TIME if low.time is None else low.time, 2**63 - 1 if high.time is None else high.time)
-            ranges = event_ranges(self._folder, low.offset, high.offset, *keep)
-        schema = self._meta.schema
+            ranges = event_ranges(self._segments, low.offset, high.offset, *keep)
+        batches: list[pa.RecordBatch] = []
+        reader = Reader(self._folder, low.offset, schema=schema, segments=self._segments, oldest=oldest)
         for begin, end in ranges:
-            reader = Reader(self._folder, begin, schema=schema)
+            reader.seek(begin)
             while (chunk := reader.poll_until(end, max_rows=1 << 20)) is not None:
-                batch = self._pick(chunk, wanted, keep)
+                batch = picked.batch(chunk)
+                if keep is not None and event is not None:
+                    times = event_times(chunk.batch, event)
+                    inside = (times >= keep[0]) & (times < keep[1])
+                    if not inside.all():
+                        batch = batch.filter(pa.array(inside))
                 if batch.num_rows:
                     batches.append(batch)
-        table = pa.Table.from_batches(batches, _picked(schema, wanted))
-        return table.unify_dictionaries() if self._codec.has_dictionaries else table
+            if reader.schema is not schema and not schema.equals(reader.schema):
+                self._load()
+                return None
+            if reader.offset < min(end, ends(self._folder)[1]):
+                raise CorruptSegment(
+                    expected=f"rows to offset {end}",
+                    got=f"none from offset {reader.offset} on",
+                    where=f"in {self._folder}",
+                    hint=f"look at it with `penstock stream repair {self.name}`",
+                    file=str(self._folder),
+                    position=0,
+                    first=reader.offset,
+                    stop=end,
+                )
+        return batches
 
     async def aread(self, start: When = None, stop: When = None, columns: Sequence[str] | None = None) -> pa.Table:
         """As `read`. Cancelling it leaves nothing behind."""
@@ -315,24 +337,28 @@ class Stream:
     def tail(
         self, start: When = "end", *, timeout: float | None = None, columns: Sequence[str] | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Batches as they are appended, from `start` on; blocks, and ends when nothing came for `timeout` seconds."""
-        wanted = self._columns(columns)
-        for chunk in self.chunks(start, follow=True, timeout=timeout):
-            yield self._pick(chunk, wanted, None)
+        """Batches as they are appended, from `start` on; blocks, and ends when nothing came for `timeout` seconds.
 
-    async def atail(
+        "end" is where the stream ends at this call, not when the first batch is asked for.
+        """
+        picked = Columns(columns, self._fresh().schema, self.name)
+        return (picked.batch(chunk) for chunk in self.chunks(start, follow=True, timeout=timeout))
+
+    def atail(
         self, start: When = "end", *, timeout: float | None = None, columns: Sequence[str] | None = None
     ) -> AsyncIterator[pa.RecordBatch]:
         """As `tail`. Cancelling it loses no rows: a new one goes on from any offset."""
-        wanted = self._columns(columns)
-        reader = self.reader(start)
+        picked = Columns(columns, self._fresh().schema, self.name)
+        return self._afollow(self.reader(start), float("inf") if timeout is None else timeout, picked)
+
+    async def _afollow(self, reader: Reader, patience: float, picked: Columns) -> AsyncIterator[pa.RecordBatch]:
         last = time.monotonic()
         while True:
             chunk = reader.poll()
             if chunk is not None:
-                yield self._pick(chunk, wanted, None)
+                yield picked.batch(chunk)
                 last = time.monotonic()
-            elif timeout is not None and time.monotonic() - last >= timeout:
+            elif time.monotonic() - last >= patience:
                 return
             else:
                 await asyncio.to_thread(self.wait, reader.offset, 0.1)
@@ -348,11 +374,17 @@ class Stream:
     ) -> Iterator[Chunk]:
         """Rows as `Chunk`s, which know their offsets and append times.
 
-        Takes   follow: wait for further rows; timeout: end when none came for that many seconds;
+        Takes   start, stop: as for `read`, but event times pick whole appends: from the first that has a row at or
+                after `start` to the last that has one before `stop`;
+                follow: wait for further rows; timeout: end when none came for that many seconds;
                 stopping: an event that ends the iteration within a tenth of a second.
         """
-        end = None if stop is None else self._bounds(start, stop)[1].offset
-        reader = self.reader(start)
+        end = None if stop is None else self._offset_of(self._bounds(None, stop)[1], is_stop=True)
+        return self._follow(self.reader(start), end, follow, timeout, stopping)
+
+    def _follow(
+        self, reader: Reader, end: int | None, follow: bool, timeout: float | None, stopping: threading.Event | None
+    ) -> Iterator[Chunk]:
         last = time.monotonic()
         while stopping is None or not stopping.is_set():
             chunk = reader.poll() if end is None else reader.poll_until(end)
@@ -369,126 +401,89 @@ class Stream:
 
     def reader(self, start: When = None) -> Reader:
         """A cursor from `start` on that never blocks; `wait` waits for it."""
-        return Reader(self._folder, self._bounds(start, None)[0].offset, schema=self._meta.schema)
+        encoder = self._fresh()
+        offset = self._offset_of(self._bounds(start, None)[0])
+        return Reader(self._folder, offset, schema=encoder.schema, segments=self._segments, oldest=is_oldest(start))
 
     def wait(self, offset: int, seconds: float) -> bool:
-        """Wait until there are rows at or after `offset`, at most `seconds` and a tenth of a second; True if so."""
+        """Wait until there are rows at or after `offset`, at most `seconds` and a tenth of a second; True if so.
+
+        Raises  UnknownStream when the stream was dropped.
+        """
         armed = self._bell.arm()
-        if ends(self._folder)[1] > offset:
+        if self._reaches(offset):
             self._bell.awake()
             return True
         self._bell.wait(armed, seconds)
+        return self._reaches(offset)
+
+    def _reaches(self, offset: int) -> bool:
+        if not self._segments.is_current():
+            raise dropped(self._folder)
         return ends(self._folder)[1] > offset
 
-    def _pick(
-        self, chunk: Chunk, wanted: list[str] | None, keep: tuple[int, int] | None
-    ) -> pa.RecordBatch:
-        """Columns and rows asked for."""
-        batch = chunk.batch
-        names = batch.schema.names if wanted is None else wanted
-        if wanted is not None:
-            made = {
-                "_offset": lambda: pa.array(np.arange(chunk.first, chunk.stop, dtype=np.int64)),
-                "_created": lambda: pa.array(chunk.created).cast(pa.timestamp("ns", "UTC")),
-            }
-            columns = [made[name]() if name in made else batch.column(name) for name in names]
-            picked = pa.RecordBatch.from_arrays(columns, schema=_picked(batch.schema, wanted))
-        else:
-            picked = batch
-        if keep is not None and self._event is not None:
-            times = event_times(batch, self._event)
-            inside = (times >= keep[0]) & (times < keep[1])
-            if not inside.all():
-                picked = picked.filter(pa.array(inside))
-        return picked
-
-    def _columns(self, columns: Sequence[str] | None) -> list[str] | None:
-        if columns is None:
-            return None
-        if isinstance(columns, str):
-            columns = [columns]
-        known = [*self._meta.schema.names, "_offset", "_created"]
-        for name in columns:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                raise UsageError(
-                    expected=f"a column of {', '.join(known)}",
-                    got=repr(name),
-                    where=f"in stream {self.name!r}",
-                    hint=f"did you mean {near[0]!r}?" if near else None,
-                )
-        return list(columns)
-
-    def _bounds(self, start: When, stop: When) -> tuple[_Bound, _Bound]:
+    def _bounds(self, start: When, stop: When) -> tuple[Bound, Bound]:
         first, following = ends(self._folder)
-        low = self._bound(start, first, following, "start") if start is not None else _Bound(first)
-        high = self._bound(stop, first, following, "stop") if stop is not None else _Bound(following)
-        if low.time is not None and self._event is not None:
-            low = replace(low, offset=first)
-        if high.time is not None and self._event is not None:
-            high = replace(high, offset=following)
+        timed = self._encoder.event is not None
+
+        def offset_of(moment: int) -> int:
+            return offset_at(self._segments, moment)
+
+        low = bound(start, first, following, "start", self.name, (lambda _: first) if timed else offset_of)
+        high = bound(stop, first, following, "stop", self.name, (lambda _: following) if timed else offset_of)
         return low, high
 
-    def _bound(self, value: When, first: int, following: int, name: str) -> _Bound:
-        if isinstance(value, str) and value in ("start", "end"):
-            return _Bound(first if value == "start" else following)
-        if isinstance(value, int | np.integer) and not isinstance(value, bool):
-            if value < 0:
-                raise OffsetError(
-                    expected=f"an offset from {first} to {following}",
-                    got=f"{value}",
-                    where=f"in {name} of stream {self.name!r}",
-                    hint=f"offsets count from 0; for the last rows use {name}=stream.next_offset - n",
-                )
-            if name == "start" and value < first:
-                raise OffsetError(
-                    expected=f"an offset from {first} on",
-                    got=f"{value}",
-                    where=f"in {name} of stream {self.name!r}",
-                    hint='older rows were dropped by its retention; start at "start"',
-                )
-            return _Bound(int(value))
-        try:
-            moment = time_ns(value, name=name)
-        except UsageError:
-            raise UsageError(
-                expected='an offset, "start", "end", or a time with its zone',
-                got=repr(value),
-                where=f"in {name} of stream {self.name!r}",
-                hint='times are aware datetimes or text such as "2026-11-20T09:30:00Z"',
-            ) from None
-        return _Bound(offset_at(self._folder, moment) if self._event is None else first, moment)
+    def _offset_of(self, end: Bound, *, is_stop: bool = False) -> int:
+        """The offset of a bound for whole appends."""
+        if end.time is None or self._encoder.event is None:
+            return end.offset
+        first, following = ends(self._folder)
+        if is_stop:
+            ranges = event_ranges(self._segments, first, following, NO_TIME, end.time)
+            return ranges[-1][1] if ranges else first
+        ranges = event_ranges(self._segments, first, following, end.time, 2**63 - 1)
+        return ranges[0][0] if ranges else following
 
     # -- groups
 
     def group(self, name: str, *, start: When = None) -> Group:
         """Hold a consumer group; a new one begins at `start`. Raises GroupBusy."""
-        return Group(
-            self._folder, self._catalogue, self.name, name, begin=self._bounds(start, None)[0].offset
-        )
+        begin = self._offset_of(self._bounds(start, None)[0])
+        found = Group(self._folder, self._catalogue, self.name, name, begin=begin, created_ns=self._meta.created_ns)
+        stop = self.next_offset
+        if found.position.offset > max(stop, found.begin):
+            warnings.warn(
+                f"group {name!r} of stream {self.name!r} stood at offset {found.position.offset}, but the stream ends"
+                f" at {stop}: rows were lost with the power supply; it goes on at {stop}",
+                PenstockWarning,
+                stacklevel=2,
+            )
+            found.reset(stop)
+        return found
 
     def position(self, group: str) -> Position:
         """How far a group has come; the first offset for one that is not there yet."""
-        found = peek(self._folder, self._catalogue, self.name, group)
+        found = peek(self._folder, self._catalogue, self.name, group, self._meta.created_ns)
         first = self.first_offset
         return Position(first, -1, first) if found is None else found
 
     def buffer(self, group: str = "default", *, limit: int | None = None) -> list[Item]:
         """Rows that no consumer of `group` has committed yet, oldest first, at most `limit`."""
-        low = max(self.position(group).low, self.first_offset)
+        position = self.position(group)
+        reader = self.reader()
+        reader.seek(position.low)
         items: list[Item] = []
-        for chunk in self.chunks(low):
+        while (limit is None or len(items) < limit) and (chunk := reader.poll()) is not None:
             rows = batch_to_rows(chunk.batch if limit is None else chunk.batch.slice(0, limit - len(items)))
             items += [
-                Item(chunk.first + i, utc(int(chunk.created[i])), False, row) for i, row in enumerate(rows)
+                Item(chunk.first + i, utc(int(chunk.created[i])), chunk.first + i < position.offset, row)
+                for i, row in enumerate(rows)
             ]
-            if limit is not None and len(items) >= limit:
-                break
         return items
 
     def last_origin(self, who: str) -> tuple[int, int] | None:
-        """(position, index) of the last append whose origin was `who`, or None. Cost: a scan of the index, from the end."""
-        return last_origin(self._folder, origin_id(who))
+        """(position, index) of the last append whose origin was `who`, or None. Cost: a scan of the index."""
+        return last_origin(self._segments, origin_id(who))
 
     # -- keeping
 
@@ -509,43 +504,54 @@ class Stream:
     ) -> None:
         """Change the stream's description and options, if that changes anything. `Folder.stream` says what they are."""
         check_attributes({k: v for k, v in (attributes or {}).items() if v is not None}, self.name)
-        writer = self._writer()
-        with writer.locked():
-            old = Meta.load(self._folder)
+        if schema is not None:
+            check_schema(schema, self.name)
+
+        def changed(old: Meta, following: int) -> Meta:
             new = replace(old, options=old.options.changed(**options))
             if attributes:
                 merged = {**old.attributes, **attributes}
                 new = replace(new, attributes={k: v for k, v in merged.items() if v is not None})
-            if schema is not None and not schema.equals(old.schema, check_metadata=True):
-                if old.kind == DOCUMENT_KIND:
-                    if writer.next_offset and not schema.equals(old.schema):
-                        raise SchemaMismatch(
-                            expected="JSON documents",
-                            got=f"a schema with columns {', '.join(schema.names)}",
-                            where=f"in stream {self.name!r}",
-                            hint="it holds documents already; use another name for the table",
-                            stream=self.name,
-                            column=None,
-                        )
-                    if not schema.equals(old.schema):
-                        new = replace(new, schema=schema, kind=TABLE_KIND)
-                else:
-                    new = replace(new, schema=widen(old.schema, schema, stream=self.name))
-            if new == old:
-                return
-            new.save(self._folder)
-            if not new.schema.equals(old.schema) and writer.next_offset:
-                writer.end_segment()
+            return new if schema is None else self._reshaped(new, schema, following)
+
+        old = self._fresh().meta
+        if _same(old, changed(old, self.next_offset)):
+            return  # without the lock: reading a stream where nothing may be written begins here, too
+        writer = self._writer()
+        with writer.locked():
+            old = Meta.load(self._folder)
+            new = changed(old, writer.next_offset)
+            if not _same(old, new):
+                # Sealed first: no open segment is ever of another schema than the description.
+                if writer.next_offset and not new.schema.equals(old.schema, check_metadata=True):
+                    writer.end_segment()
+                new.save(self._folder)
+                writer.adopt(new.options)
         self._load()
-        if new.options != old.options:
-            self._writer_of = None
+
+    def _reshaped(self, meta: Meta, schema: pa.Schema, following: int) -> Meta:
+        """`meta` with a schema that `schema` fits, too."""
+        if meta.kind != DOCUMENT_KIND:
+            return replace(meta, schema=widen(meta.schema, schema, stream=self.name))
+        if schema.equals(meta.schema):
+            return meta
+        if following:
+            raise SchemaMismatch(
+                expected="JSON documents",
+                got=f"a schema with columns {', '.join(schema.names)}",
+                where=f"in stream {self.name!r}",
+                hint="it holds documents already; use another name for the table",
+                stream=self.name,
+                column=None,
+            )
+        return replace(meta, schema=schema, kind=TABLE_KIND)
 
     def sync(self) -> None:
         """Make everything appended so far survive a lost power supply."""
         self._writer().sync()
 
     def seal(self) -> None:
-        """End the open segment, so that retention may drop it."""
+        """End the open segment: the next append begins another, and then retention may drop this one."""
         self._writer().seal()
 
     def retain(self) -> int:
@@ -554,53 +560,68 @@ class Stream:
             return len(self._expire())
 
     def _expire(self) -> list[int]:
-        retention = self._meta.options.retention
+        retention = Meta.load(self._folder).options.retention  # another process may have set it
         committed = None
         if retention.until is not None:
-            found = peek(self._folder, self._catalogue, self.name, retention.until)
+            found = peek(self._folder, self._catalogue, self.name, retention.until, self._meta.created_ns)
             committed = None if found is None else found.low
-        return expire(self._folder, retention, committed)
+        with storage(self._folder, "the removal of old segments"):
+            return expire(self._folder, retention, committed)
 
     @property
     def is_there(self) -> bool:
-        """Whether the stream still exists: another process may have dropped it."""
-        return (self._folder / "meta.json").exists()
+        """Whether this is still the stream of its name: it may have been dropped, and even made anew."""
+        return not self._is_gone and self._segments.is_current() and (self._folder / "meta.json").exists()
 
-    def mark_dropped(self) -> None:
-        """Tell every producer and reader that the stream ends here, for ever."""
-        self._writer().drop()
+    @property
+    def is_dropped(self) -> bool:
+        """Whether it was marked as dropped, although its folder is still there."""
+        found = firsts(self._folder)
+        last = read_last(self._folder, found[-1]) if found else None
+        return last is not None and last.kind is Kind.DROPPED
+
+    def mark_dropped(self, remove: Callable[[], None]) -> None:
+        """Tell every producer and reader that the stream ends here, for ever, and `remove` its folder."""
+        self._is_gone = True
+        self._writer().drop(remove)
         self._bell.ring()
+        self.close()
+
+    def check(self) -> Report:
+        """Look at every byte: what is wrong, and what that costs. Changes nothing."""
+        return check(self._folder)
+
+    def repair(self, *, give_up: bool = False) -> Report:
+        """Mend what `check` finds; with `give_up` also mark rows that cannot be read as lost, and go on behind them."""
+        found = repair(self._folder, give_up=give_up)
+        self._segments.clear()
+        return found
 
     def close(self) -> None:
         """Give open files back; the stream can be used again."""
         if self._writer_of is not None:
             self._writer_of.close()
             self._writer_of = None
+        self._segments.clear()
 
 
-@dataclass(frozen=True, slots=True)
-class _Bound:
-    offset: int
-    time: int | None = None
+def _stamp(path: str) -> tuple[int, int, int]:
+    """What changes whenever `meta.json` is replaced."""
+    found = os.stat(path)
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
-def _is_rows(data: Any) -> bool:
-    """Whether `data` is dicts and not a table."""
-    return isinstance(data, dict | list | tuple) or not (
-        hasattr(data, "__arrow_c_stream__")
-        or hasattr(data, "__arrow_c_array__")
-        or hasattr(data, "iloc")
-        or isinstance(data, pa.RecordBatchReader)
-    )
+def _same(old: Meta, new: Meta) -> bool:
+    return old == new and old.schema.equals(new.schema, check_metadata=True)
 
 
-def _picked(schema: pa.Schema, wanted: list[str] | None) -> pa.Schema:
-    if wanted is None:
-        return schema
-    made = {
-        "_offset": pa.field("_offset", pa.int64()),
-        "_created": pa.field("_created", pa.timestamp("ns", "UTC")),
-    }
-    return pa.schema([made[name] if name in made else schema.field(name) for name in wanted], schema.metadata)
-
-
+def _origin(origin: Any) -> tuple[int, int, int]:
+    """(who, position[, index]) as an index entry has it."""
+    who, numbers = origin[0], tuple(origin[1:])
+    if (
+        not isinstance(who, str)
+        or len(numbers) not in (1, 2)
+        or not all(type(number) is int and -(2**63) <= number < 2**63 for number in numbers)
+    ):
+        raise UsageError(expected="an origin (who, position) or (who, position, index)", got=repr(origin))
+    return origin_id(who), numbers[0], numbers[1] if numbers[1:] else 0

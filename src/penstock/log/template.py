@@ -103,6 +103,7 @@ class RowTemplate:
         texts: list[bytes] = []
         missing: list[int] = []
         known = 0
+        value: Any
         try:
             for name, python, nullable, is_text, null_at in self.plan:
                 value = row.get(name)
@@ -111,7 +112,7 @@ class RowTemplate:
                     if nullable:
                         values.append(1)
                     if is_text:
-                        text = value.encode()
+                        text = value.encode()  # type: ignore[attr-defined] # mypy thinks that `type` narrows it
                         texts.append(text)
                         values.append(0)
                         values.append(len(text))
@@ -129,7 +130,10 @@ class RowTemplate:
                     return None
             if known != len(row):
                 return None
-            return self._message(values, texts, missing), None if self.event is None else row.get(self.event)
+            if self.event is None:
+                return self._message(values, texts, missing), None
+            event = row.get(self.event)
+            return None if event is None else (self._message(values, texts, missing), event)
         except (struct.error, OverflowError, UnicodeEncodeError):  # out of the column's range, or no text
             return None
 
@@ -159,7 +163,7 @@ class RowTemplate:
         count = len(starts)
         data = np.frombuffer(region, np.uint8)
         # every position of the region as the start of an int64: a gather then needs one index per value
-        words = np.ndarray((len(data) - 7,), "<i8", data, 0, (1,))  # type: ignore[call-overload]
+        words: NDArray[np.int64] = np.ndarray((len(data) - 7,), "<i8", data, 0, (1,))
         slot = starts + 8 + (words[starts] >> 32)  # continuation and metadata size are the first two int32
         text = slot + self.body
         columns = []

@@ -8,33 +8,27 @@ one cuts off; nothing it had acknowledged is touched.
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
 from typing import NoReturn
 
 import pyarrow as pa
 
 from penstock.clock import WALL
-from penstock.errors import DiskFull, ReadOnly, StorageError, UnknownStream
+from penstock.errors import CorruptSegment, PenstockError, PenstockWarning
 from penstock.log.bell import Bell
-from penstock.log.format import (
-    ENTRY_BYTES,
-    Kind,
-    arrow_name,
-    digest,
-    index_name,
-    pack,
-    unpack,
-)
-from penstock.log.lock import FileLock
-from penstock.log.message import Codec
-from penstock.log.meta import Meta
-from penstock.log.segment import create, firsts, rebuild_index, repair_tail, write_all
+from penstock.log.disk import FULL, storage, storage_error
+from penstock.log.durable import GroupSync, sync_segments
+from penstock.log.format import ENTRY_BYTES, Kind, arrow_name, digest, index_name, pack, unpack
+from penstock.log.lock import FileLock, at_fork
+from penstock.log.mending import has_header, read_last, rebuild_index, repair_tail
+from penstock.log.message import Codec, schema_of
+from penstock.log.meta import Meta, Options
+from penstock.log.segment import create, dropped, firsts, write_all
 
 __all__ = ["Message", "StaleSchema", "Writer"]
 
@@ -42,6 +36,7 @@ __all__ = ["Message", "StaleSchema", "Writer"]
 # (bytes, rows, smallest event time, greatest event time, flags) of one append
 Message = tuple["bytes | bytearray | pa.Buffer", int, int, int, int]
 NO_ORIGIN = (0, 0, 0)
+_ROWS = int(Kind.ROWS)  # looking a member up costs 0.3 us
 
 
 class StaleSchema(Exception):
@@ -58,37 +53,55 @@ class Writer:
     """
 
     def __init__(
-        self, folder: Path, bell: Bell, *, durability: str = "os", group_ms: float = 2.0, segment_bytes: int = 1 << 28,
-        on_roll: Callable[[], object] = lambda: None,
+        self,
+        folder: Path,
+        bell: Bell,
+        *,
+        durability: str = "os",
+        group_ms: float = 2.0,
+        segment_bytes: int = 1 << 28,
+        on_roll: Callable[[], Sized] = tuple,
     ) -> None:
         self.folder, self.bell = folder, bell
         self.durability, self.segment_bytes = durability, segment_bytes
+        self._group_s = group_ms / 1000
         self._on_roll = on_roll
         self.appends = 0
-        self._mutex = threading.Lock()
-        self._group = _GroupSync(group_ms / 1000) if durability == "group" else None
+        self._synced = 0  # segments before this one were synced whole
+        self._unsynced: int | None = None  # oldest segment that holds appends of ours since the last shared fdatasync
         self._data = self._index = -1
-        self._forget()
+        self._renew()
         try:
             self._lock = FileLock(folder / "lock")
         except FileNotFoundError:
-            self._gone()
+            raise dropped(folder) from None
         except OSError as error:
-            self._refuse(error, 0)
+            raise storage_error(error, folder, "appends") from error
+        at_fork(self)
+
+    def _renew(self) -> None:
+        self._mutex = threading.Lock()
+        self._group = GroupSync(self._group_s)
+        self._forget()
+
+    after_fork = _renew  # another thread may have been in the middle of an append
 
     def _forget(self) -> None:
         """Drop what is known of the last segment; the next append looks again."""
-        for fd in (self._data, self._index):
+        data, index = self._data, self._index
+        self._data = self._index = -1  # first: an interrupt must not leave numbers of closed files
+        for fd in (data, index):
             if fd >= 0:
                 os.close(fd)
-        self._data = self._index = -1
         self._first = -1  # first offset of the open segment
         self._index_end = -1  # bytes of its index that we know of
         self._position = 0  # bytes of its data file that are committed
         self._next = 0
+        self._began = 0  # next offset when the lock was taken
         self._appended = 0
         self._sealed = True
-        self._prefix = b""
+        self._schema: pa.Schema | None = None  # of the open segment
+        self._codec: Codec | None = None  # the last one found to be of that schema
 
     def close(self) -> None:
         """Give the files back. A later append opens them again."""
@@ -103,36 +116,29 @@ class Writer:
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the stream's lock, the state of its last segment known."""
-        self._acquire()
-        try:
-            yield
-        finally:
-            self._release()
+        with self._mutex:
+            try:
+                self._enter()
+                yield
+            finally:
+                if self._lock.fd >= 0:
+                    fcntl.flock(self._lock.fd, fcntl.LOCK_UN)
 
-    def _acquire(self) -> None:
-        self._mutex.acquire()
-        try:
-            if self._lock.fd < 0:
-                self._reopen()
-            fcntl.flock(self._lock.fd, fcntl.LOCK_EX)
-            self._refresh()
-        except BaseException:
-            self._release()
-            raise
+    def _enter(self) -> None:
+        self._take_lock()
+        self._refresh()
+        self._began = self._next
 
-    def _release(self) -> None:
-        self._lock.release()
-        self._mutex.release()
-
-    def _reopen(self) -> None:
-        """Open the lock file, at first and after a fork; what was known may be old by then."""
-        self._forget()
-        try:
-            self._lock.open()
-        except FileNotFoundError:
-            self._gone()
-        except OSError as error:
-            self._refuse(error, 0)
+    def _take_lock(self) -> None:
+        if self._lock.fd < 0:  # at first after a fork or a close; what was known may be old by then
+            self._forget()
+            try:
+                self._lock.open()
+            except FileNotFoundError:
+                raise dropped(self.folder) from None
+            except OSError as error:
+                self._refuse(error, "appends")
+        fcntl.flock(self._lock.fd, fcntl.LOCK_EX)
 
     @property
     def next_offset(self) -> int:
@@ -144,23 +150,35 @@ class Writer:
     ) -> tuple[int, int]:
         """Commit messages in order, without another producer's in between; returns (first offset, next offset).
 
-        Raises  DiskFull (nothing of the message that did not fit stays; those before it are committed), ReadOnly.
+        Raises  DiskFull (nothing of the message that did not fit stays; `kept` are the offsets committed before it),
+                ReadOnly, StorageError; StaleSchema: nothing was committed.
         """
-        self._acquire()  # not `with self.locked()`: a context manager would be a fifth of the cost
-        try:
-            first = self._next
-            for message in messages:
-                self._commit(message, codec, origin)
-            stop = self._next
-            if self.durability == "always" and messages:
-                os.fdatasync(self._data)
-                os.fdatasync(self._index)
-        finally:
-            self._release()
+        # Not `with self.locked()`: a context manager would be a fifth of the cost. The unlocking calls stand here and
+        # not in a method, because an interrupt could come between a method's call and its first line.
+        with self._mutex:
+            try:
+                self._enter()
+                first = self._next
+                if len(messages) > 1:
+                    self._check_schema(messages, codec)
+                for message in messages:
+                    self._commit(message, codec, origin)
+                stop = self._next
+                if self.durability == "always" and messages:
+                    with storage(self.folder, "an fdatasync"):
+                        os.fdatasync(self._data)
+                        os.fdatasync(self._index)
+            finally:
+                if self._lock.fd >= 0:
+                    fcntl.flock(self._lock.fd, fcntl.LOCK_UN)
         self.bell.ring()
-        if self._group is not None and messages:
-            self._group.sync(self)
+        if self.durability == "group" and messages:
+            self._group.wait(self._sync_appends)
         return first, stop
+
+    def adopt(self, options: Options) -> None:
+        """Go on with other options. Every producer does so at its next segment at the latest."""
+        self.durability, self.segment_bytes = options.durability, options.segment_bytes
 
     def mark(self) -> tuple[int, int]:
         """(next offset, wall time ns): every later append gets an append time of at least that time."""
@@ -176,62 +194,103 @@ class Writer:
     def end_segment(self) -> None:
         """As `seal`, with the lock held already."""
         if not self._sealed and self._next > self._first:
-            self._end(Kind.SEALED)
+            self._end()
 
-    def drop(self) -> None:
-        """Mark the stream as dropped, so that other producers stop. Then the folder may be removed."""
-        with self.locked():
-            if self._first >= 0 and not self._sealed:
-                self._end(Kind.DROPPED)
+    def drop(self, remove: Callable[[], None]) -> None:
+        """Mark the stream as dropped, so that other producers and readers stop, and `remove` it, the lock held.
+
+        Raises  UnknownStream when another process was faster. A corrupt stream can be dropped, and one on a full disk.
+        """
+        with self._mutex:
+            try:
+                self._take_lock()
+                if not self._lock.is_current():
+                    raise dropped(self.folder)
+                self._mark_dropped()
+                with storage(self.folder, "the removal of the stream"):
+                    remove()
+            finally:
+                if self._lock.fd >= 0:
+                    fcntl.flock(self._lock.fd, fcntl.LOCK_UN)
+            self._forget()
 
     def sync(self) -> None:
-        """fdatasync what was appended so far by anyone to the open segment."""
+        """Let all that was appended so far survive a lost power supply. Cost: an fdatasync of each new segment."""
+        with self.locked():
+            found = [first for first in firsts(self.folder) if first >= self._synced]
+        sync_segments(self.folder, found)
+        self._synced = max([self._synced, *found[-1:]])
+
+    def _sync_appends(self) -> None:
+        """Fdatasync what this object appended since the last time."""
         with self._mutex:
-            data, index = (os.dup(self._data), os.dup(self._index)) if self._data >= 0 else (-1, -1)
-        for fd in (data, index):
-            if fd >= 0:
-                try:
-                    os.fdatasync(fd)
-                finally:
-                    os.close(fd)
+            oldest, self._unsynced = self._unsynced, None
+            if oldest is None:
+                return
+            fds = [os.dup(self._data), os.dup(self._index)] if oldest == self._first else []
+        try:
+            if fds:
+                with storage(self.folder, "an fdatasync"):
+                    for fd in fds:
+                        os.fdatasync(fd)
+            else:  # it was ended since; whoever did that may not have known that we want it synced
+                sync_segments(self.folder, [first for first in firsts(self.folder) if first >= oldest])
+        except BaseException:
+            with self._mutex:
+                self._unsynced = oldest if self._unsynced is None else min(oldest, self._unsynced)
+            raise
+        finally:
+            for fd in fds:
+                os.close(fd)
 
     # -- with the lock held
 
     def _commit(self, what: Message, codec: Codec, origin: tuple[int, int, int]) -> None:
         message, rows, low, high, flags = what
         length = len(message)
-        if self._sealed or self._position + length > self.segment_bytes or self._prefix != codec.prefix:
+        if self._sealed or (self._position + length > self.segment_bytes and self._next > self._first):
+            self._roll(codec)
+        elif not self._fits(codec):
             self._roll(codec)
         now = WALL.now_ns()
         if now < self._appended:
             now = self._appended
         position, index_end = self._position, self._index_end
-        entry = pack(Kind.ROWS, self._next, rows, position, length, now, low, high, *origin, digest(message), flags)
+        entry = pack(_ROWS, self._next, rows, position, length, now, low, high, *origin, digest(message), flags)
         try:
             if os.pwrite(self._data, message, position) != length:
                 write_all(self._data, message, position)
             if os.pwrite(self._index, entry, index_end) != ENTRY_BYTES:
                 write_all(self._index, entry, index_end)
         except BaseException as error:  # an interrupt too: the next append must find clean ends
-            with contextlib.suppress(OSError):
-                # Once the whole entry is there a reader may have seen it: then it stays.
-                if os.lseek(self._index, 0, os.SEEK_END) < index_end + ENTRY_BYTES:
-                    os.ftruncate(self._index, index_end)
-                    os.ftruncate(self._data, position)
-            self._forget()
+            self._cut(index_end, position)
             if isinstance(error, OSError):
-                self._refuse(error, length)
+                self._refuse(error, f"{length} bytes")
             raise
         self._position = position + length
         self._index_end = index_end + ENTRY_BYTES
         self._next += rows
         self._appended = now
         self.appends += 1
+        if self._unsynced is None:
+            self._unsynced = self._first
+
+    def _cut(self, index_end: int, position: int) -> None:
+        """Take back a write that did not come to its end."""
+        with contextlib.suppress(OSError):
+            # Once the whole entry is there a reader may have seen it: then it stays.
+            if os.lseek(self._index, 0, os.SEEK_END) < index_end + ENTRY_BYTES:
+                os.ftruncate(self._index, index_end)
+                os.ftruncate(self._data, position)
+        began, kept = self._began, self._next
+        self._forget()
+        self._began, self._next = began, kept  # what `_refuse` tells
 
     def _refresh(self) -> None:
         """Learn what other producers did since, and cut off what a killed one left."""
         if self._index >= 0 and not self._sealed:
-            size = os.lseek(self._index, 0, os.SEEK_END)
+            found = os.fstat(self._index)
+            size = found.st_size if found.st_nlink else -1  # another file has its name, or none: after a repair, a drop
             if size > self._index_end and size % ENTRY_BYTES == 0:
                 entry = unpack(os.pread(self._index, ENTRY_BYTES, size - ENTRY_BYTES))
                 if entry is not None and entry.kind is Kind.ROWS:
@@ -246,119 +305,156 @@ class Writer:
         appended = self._appended
         self._forget()
         if not self._lock.is_current():  # dropped, perhaps made anew: the lock we hold protects nothing
-            self._gone()
-        found = firsts(self.folder)
-        if not found:
+            raise dropped(self.folder)
+        first = self._last_segment()
+        if first is None:
             return
-        first = found[-1]
-        if not (self.folder / index_name(first)).exists():
-            rebuild_index(self.folder, first)
         try:
             self._data = os.open(self.folder / arrow_name(first), os.O_RDWR | os.O_CLOEXEC)
             self._index = os.open(self.folder / index_name(first), os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise CorruptSegment(
+                expected=f"the segment of the rows from {first} on",
+                got="no such file",
+                where=f"at {error.filename}",
+                hint=f"restore the file, or run `penstock stream repair {self.folder.name} --give-up`",
+                file=str(error.filename),
+                position=0,
+                first=first,
+                stop=first,
+            ) from None
         except OSError as error:
-            self._refuse(error, 0)
-        last = repair_tail(self.folder, first, self._data, self._index)
+            self._refuse(error, "appends")
+        with storage(self.folder, "the repair of a segment"):
+            last = repair_tail(self.folder, first, self._data, self._index)
         if last.kind is Kind.DROPPED:
-            self._gone()
+            raise dropped(self.folder)
         header = unpack(os.pread(self._index, ENTRY_BYTES, 0))
+        prefix = b"" if header is None else os.pread(self._data, header.length, 0)
+        if header is None or digest(prefix) != header.message:
+            raise CorruptSegment(
+                expected="the schema message",
+                got=f"{len(prefix)} other bytes",
+                where=f"in {self.folder / arrow_name(first)}",
+                hint=f"run `penstock stream repair {self.folder.name}`",
+                file=str(self.folder / arrow_name(first)),
+                position=0,
+                first=first,
+                stop=last.stop,
+            )
+        self._schema = schema_of(prefix)
         self._first = first
         self._index_end = os.lseek(self._index, 0, os.SEEK_END)
         self._position, self._next = last.end, last.stop
         self._appended = max(appended, last.appended)
-        self._sealed = last.kind is Kind.SEALED
-        self._prefix = os.pread(self._data, header.length, 0) if header is not None else b""
+        self._sealed = last.kind is Kind.SEALED  # last: an interrupt before leaves True, and all is looked at again
+
+    def _last_segment(self) -> int | None:
+        """First offset of the last segment, its index there."""
+        while found := firsts(self.folder):
+            if has_header(self.folder / index_name(found[-1])):
+                return found[-1]
+            with contextlib.suppress(FileNotFoundError):
+                rebuild_index(self.folder, found[-1])
+                continue
+            return found[-1]  # without data: opening it says so
+        return None
+
+    def _fits(self, codec: Codec) -> bool:
+        """Whether the open segment has this codec's schema. By schema, not by bytes: those vary with pyarrow."""
+        if self._codec is not codec and self._schema is not None:
+            if not self._schema.equals(codec.schema, check_metadata=True):
+                return False
+            self._codec = codec
+        return True
+
+    def _check_schema(self, messages: list[Message], codec: Codec) -> None:
+        """Raise StaleSchema now if it may come up between `messages`, when some would be committed already."""
+        total = sum(len(message[0]) for message in messages)
+        if self._sealed or self._position + total > self.segment_bytes or not self._fits(codec):
+            self._read_meta(codec)
+
+    def _read_meta(self, codec: Codec) -> None:
+        """Adopt the stream's options as they are now. Raises StaleSchema when its schema is no longer the codec's."""
+        try:
+            meta = Meta.load(self.folder)
+        except FileNotFoundError:
+            raise dropped(self.folder) from None
+        if not meta.schema.equals(codec.schema, check_metadata=True):
+            raise StaleSchema
+        self.adopt(meta.options)
 
     def _roll(self, codec: Codec) -> None:
         """Begin the next segment. The old one is sealed first: a producer that only knows it looks again then."""
-        if Codec(Meta.load(self.folder).schema).prefix != codec.prefix:
-            raise StaleSchema
+        self._read_meta(codec)
+        if self._first >= 0 and not self._sealed:
+            self._end()
         try:
-            if self._first >= 0 and not self._sealed:
-                self._end(Kind.SEALED)
-                if self._next == self._first:  # empty, and of another schema: its name is taken
-                    (self.folder / index_name(self._first)).unlink()
-            create(self.folder, self._next, codec, sync=self.durability != "os")
+            self._begin(codec)
         except OSError as error:
-            self._refuse(error, len(codec.prefix))
-        following, appended = self._next, self._appended
+            if error.errno not in FULL or not self._retain():
+                self._refuse(error, "a new segment")
+            try:
+                self._begin(codec)
+            except OSError as again:
+                self._refuse(again, "a new segment")
+        following, appended, began = self._next, self._appended, self._began
         self._load()
-        self._appended = max(self._appended, appended)
+        self._appended, self._began = max(self._appended, appended), began
         assert self._next == following, (self._next, following)
-        self._on_roll()
+        self._retain()
 
-    def _end(self, kind: Kind) -> None:
-        if self.durability != "os":
-            os.fdatasync(self._data)
-        write_all(
-            self._index, pack(kind, self._next, 0, self._position, 0, max(self._appended, 1)), self._index_end
-        )
-        if self.durability != "os":
-            os.fdatasync(self._index)
+    def _begin(self, codec: Codec) -> None:
+        if self._next == self._first:  # the old one is empty, and of another schema: its name is taken
+            (self.folder / index_name(self._first)).unlink(missing_ok=True)
+        create(self.folder, self._next, codec, sync=self.durability != "os")
+
+    def _retain(self) -> int:
+        """Let retention do its work; how many segments it dropped. What keeps it from that keeps no append."""
+        try:
+            return len(self._on_roll())
+        except (PenstockError, OSError) as error:
+            warnings.warn(f"{self.folder}: retention did not run: {error}", PenstockWarning, stacklevel=2)
+            return 0
+
+    def _end(self) -> None:
+        """Seal the open segment."""
+        entry = pack(Kind.SEALED, self._next, 0, self._position, 0, max(self._appended, 1))
+        try:
+            if self.durability != "os":
+                os.fdatasync(self._data)
+            write_all(self._index, entry, self._index_end)
+            if self.durability != "os":
+                os.fdatasync(self._index)
+        except BaseException as error:
+            self._cut(self._index_end, self._position)
+            if isinstance(error, OSError):
+                self._refuse(error, f"{ENTRY_BYTES} bytes")
+            raise
         self._index_end += ENTRY_BYTES
         self._sealed = True
 
-    # -- errors
-
-    def _gone(self) -> NoReturn:
-        raise UnknownStream(
-            f"stream {self.folder.name!r} was dropped",
-            where=f"in {self.folder.parent}",
-            hint="get it again from the hub to begin a new one",
-        )
-
-    def _refuse(self, error: OSError, needed: int) -> NoReturn:
-        where = f"in {self.folder}"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            with contextlib.suppress(OSError):
-                stat = os.statvfs(self.folder)
-                raise DiskFull(
-                    expected=f"room for {needed} bytes",
-                    got=f"{stat.f_bavail * stat.f_frsize} bytes free",
-                    where=where,
-                    hint="nothing of this append was kept; free some space, or set a retention, and append again",
-                ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise ReadOnly(
-                expected="a writable folder",
-                got=f"{os.strerror(error.errno)!r}",
-                where=where,
-                hint="reading works; to append, change the folder's permissions or copy the hub",
-            ) from error
-        raise StorageError(
-            expected="the file system to take the append", got=f"{error}", where=where, hint="look at the disk"
-        ) from error
-
-
-class _GroupSync:
-    """One fdatasync for all appends of some milliseconds: the first to come waits and syncs, the others wait for it."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._turn = threading.Condition()
-        self._asked = self._done = 0
-        self._leading = False
-
-    def sync(self, writer: Writer) -> None:
-        with self._turn:
-            self._asked += 1
-            ticket = self._asked
-            while self._leading and self._done < ticket:
-                self._turn.wait()
-            if self._done >= ticket:
-                return
-            self._leading = True
-        covered = ticket
+    def _mark_dropped(self) -> None:
+        found = firsts(self.folder)
+        if not found:
+            return  # no producer or reader has a segment open; all look at the folder again
         try:
-            time.sleep(self._seconds)  # the time others have to join
-            with self._turn:
-                covered = self._asked
-            writer.sync()
-            with self._turn:
-                self._done = max(self._done, covered)
+            fd = os.open(self.folder / index_name(found[-1]), os.O_RDWR | os.O_CLOEXEC)
+        except OSError:  # no index: who has it open notices that nothing names it
+            return
+        try:
+            size = os.lseek(fd, 0, os.SEEK_END)
+            last = read_last(self.folder, found[-1])
+            first, position = (0, 0) if last is None else (last.stop, last.end)
+            mark = pack(Kind.DROPPED, first, 0, position, 0, 1)
+            try:
+                write_all(fd, mark, size // ENTRY_BYTES * ENTRY_BYTES)
+            except OSError:
+                # A full disk. An index of another length than they know makes producers look at the folder, too.
+                os.ftruncate(fd, max(0, size - 1))
         finally:
-            with self._turn:
-                self._leading = False
-                self._turn.notify_all()
+            os.close(fd)
 
-
+    def _refuse(self, error: OSError, wanted: str) -> NoReturn:
+        kept = range(self._began, self._next)
+        raise storage_error(error, self.folder, wanted, kept=kept) from error

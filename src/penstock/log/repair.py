@@ -1,0 +1,242 @@
+"""Mending a stream by hand: what `check` finds and what the next append or read would not put right by itself.
+
+Without `give_up` no row that can be read before is unreadable after. With it, rows whose bytes are not what was
+written are marked as lost: their offsets stay taken, readers pass over them with a warning, the bytes are kept in a
+`.bad` file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from penstock.log.check import Damage, Problem, Report, check, recovered, survey
+from penstock.log.disk import storage
+from penstock.log.format import ENTRY_BYTES, Entry, Kind, arrow_name, digest, index_name, pack, unpack
+from penstock.log.lock import FileLock
+from penstock.log.mending import read_last, rebuild_index, repair_tail, set_aside
+from penstock.log.message import Codec, message_lengths, schema_of
+from penstock.log.meta import Meta
+from penstock.log.retention import remove
+from penstock.log.segment import EXPIRED, firsts, write_all
+
+__all__ = ["repair"]
+
+
+def repair(folder: Path, *, give_up: bool = False) -> Report:
+    """Mend what can be mended; the report is of the stream as it is afterwards.
+
+    Takes   give_up: mark as lost what cannot be read, so that readers go on behind it.
+    Raises  UnknownStream, ReadOnly, DiskFull.
+    Cost    as `check`, twice; producers wait for the first.
+    """
+    firsts(folder)  # raises when there is no such stream
+    with storage(folder, "a repair"):
+        lock = FileLock(folder / "lock")
+        try:
+            lock.acquire()
+            mended = _Repair(folder, give_up).run()
+        finally:
+            lock.release()
+            lock.close()
+    return replace(check(folder), mended=tuple(mended))
+
+
+class _Repair:
+    def __init__(self, folder: Path, give_up: bool) -> None:
+        self.folder, self.give_up = folder, give_up
+        self.mended: list[str] = []
+        self.mend: dict[Damage, Callable[[Problem, int | None], None]] = {
+            Damage.TORN: self._torn,
+            Damage.NO_INDEX: self._no_index,
+            Damage.NO_DATA: self._no_data,
+            Damage.HEADER: self._header,
+            Damage.SCHEMA: self._schema,
+            Damage.ENTRY: self._entries,
+            Damage.MESSAGE: self._message,
+            Damage.NO_SEAL: self._seal,
+            Damage.GAP: self._gap,
+        }
+
+    def run(self) -> list[str]:
+        for left in self.folder.glob(f"*{EXPIRED}"):
+            remove(self.folder, int(left.name.partition(".")[0]))
+            self.mended.append(f"{left}: finished its removal")
+        for left in self.folder.glob("*.new"):
+            left.unlink()
+            self.mended.append(f"{left}: removed, a file that was never finished")
+        done: set[Problem] = set()
+        while todo := [one for one in self._problems() if one not in done and (self.give_up or not one.loses)]:
+            # One at a time: what mends one may change the others.
+            done.add(todo[0])
+            found = firsts(self.folder)
+            following = next((first for first in found if first > todo[0].segment), None)
+            self.mend[todo[0].damage](todo[0], following)
+            self.mended.append(str(todo[0]))
+        return self.mended
+
+    def _problems(self) -> list[Problem]:
+        found = firsts(self.folder)
+        problems: list[Problem] = []
+        for first, following in zip(found, [*found[1:], None], strict=True):
+            sizes = [0, 0]
+            for i, name in enumerate((arrow_name(first), index_name(first))):
+                with contextlib.suppress(FileNotFoundError):
+                    sizes[i] = (self.folder / name).stat().st_size
+            problems += survey(self.folder, first, following, *sizes).problems
+        return problems
+
+    # -- without a loss
+
+    def _torn(self, problem: Problem, _: int | None) -> None:
+        with self._open(problem.segment) as (data, index):
+            repair_tail(self.folder, problem.segment, data, index)
+
+    def _no_index(self, problem: Problem, _: int | None) -> None:
+        rebuild_index(self.folder, problem.segment)
+
+    def _header(self, problem: Problem, _: int | None) -> None:
+        """A header says where the first message begins; the data file says so, too."""
+        with self._open(problem.segment) as (data, index):
+            prefix = _prefix(data)
+            following = unpack(os.pread(index, ENTRY_BYTES, ENTRY_BYTES))
+            if following is not None and following.position != len(prefix):
+                prefix = os.pread(data, following.position, 0)
+            stamp = 1 if following is None else following.appended
+            write_all(index, _header(problem.segment, prefix, stamp), 0)
+
+    def _schema(self, problem: Problem, _: int | None) -> None:
+        """Another segment, or the description, may have the same schema message."""
+        with self._open(problem.segment) as (data, index):
+            header = unpack(os.pread(index, ENTRY_BYTES, 0))
+            known = [Codec(Meta.load(self.folder).schema).prefix]
+            for first in firsts(self.folder):
+                with contextlib.suppress(FileNotFoundError), (self.folder / arrow_name(first)).open("rb") as file:
+                    known.append(_prefix(file.fileno()))
+            for prefix in known:
+                if header is not None and len(prefix) == header.length and digest(prefix) == header.message:
+                    write_all(data, prefix, 0)
+                    return
+            if self.give_up:
+                # No copy of it: the description's schema, if that is as long. Rows are then checked by their digests.
+                prefix = known[0]
+                if header is not None and len(prefix) == header.length:
+                    write_all(data, prefix, 0)
+                    write_all(index, _header(problem.segment, prefix, header.appended), 0)
+
+    def _seal(self, problem: Problem, _: int | None) -> None:
+        with self._open(problem.segment) as (_data, index):
+            last = read_last(self.folder, problem.segment)
+            assert last is not None
+            write_all(index, pack(Kind.SEALED, last.stop, 0, last.end, 0, max(last.appended, 1)), problem.position)
+            os.ftruncate(index, problem.position + ENTRY_BYTES)
+
+    def _entries(self, problem: Problem, following: int | None) -> None:
+        """From the messages themselves, if they are whole; else as lost."""
+        with self._open(problem.segment) as (data, index):
+            before = unpack(os.pread(index, ENTRY_BYTES, problem.position - ENTRY_BYTES))
+            start = _prefix_end(data) if before is None or before.kind is Kind.HEADER else before.end
+            stamp = 1 if before is None else before.appended
+            view = memoryview(mmap.mmap(data, 0, prot=mmap.PROT_READ))
+            found = None
+            with contextlib.suppress(ValueError):
+                codec = Codec(schema_of(view[: _prefix_end(data)]))
+                found = recovered(codec, view, start, problem.end, problem.stop - problem.first, problem.count)
+            entries, first = b"", problem.first
+            for one in found or ():
+                entries += one.entry(first, stamp)
+                first += one.rows
+            if found is None:
+                set_aside(self.folder / arrow_name(problem.segment), data, start, problem.end, "bad")
+                entries = _lost(problem.first, problem.stop, start, problem.end, stamp, problem.count)
+            if not problem.count and following is not None:
+                entries += pack(Kind.SEALED, problem.stop, 0, problem.end, 0, max(stamp, 1))
+                os.ftruncate(index, problem.position)
+            write_all(index, entries, problem.position)
+
+    # -- with a loss
+
+    def _message(self, problem: Problem, _: int | None) -> None:
+        with self._open(problem.segment) as (data, index):
+            entry = unpack(os.pread(index, ENTRY_BYTES, problem.number * ENTRY_BYTES))
+            assert entry is not None
+            set_aside(self.folder / arrow_name(problem.segment), data, entry.position, entry.end, "bad")
+            write_all(index, _marked(entry), problem.number * ENTRY_BYTES)
+
+    def _no_data(self, problem: Problem, following: int | None) -> None:
+        self._replace(problem.segment, problem.first, problem.stop, following)
+
+    def _gap(self, problem: Problem, following: int | None) -> None:
+        path = self.folder / index_name(problem.segment)
+        if path.exists() and problem.first > problem.segment:
+            last = read_last(self.folder, problem.segment)
+            with path.open("r+b") as file:
+                if last is not None and last.kind is not Kind.SEALED:
+                    end = file.seek(0, os.SEEK_END) // ENTRY_BYTES * ENTRY_BYTES
+                    seal = pack(Kind.SEALED, last.stop, 0, last.end, 0, max(last.appended, 1))
+                    write_all(file.fileno(), seal, end)
+        self._replace(problem.first, problem.first, problem.stop, following)
+
+    def _replace(self, segment: int, first: int, stop: int, following: int | None) -> None:
+        """A segment all of whose rows are lost. By rename, so that a producer sees that it is another one."""
+        earlier = [other for other in firsts(self.folder) if other < segment]
+        before = read_last(self.folder, earlier[-1]) if earlier else None
+        stamp = 1 if before is None else before.appended
+        old = read_last(self.folder, segment)
+        stamp = stamp if old is None else max(stamp, old.appended)
+        prefix = Codec(Meta.load(self.folder).schema).prefix
+        entries = _header(segment, prefix, stamp)
+        if stop > first:
+            entries += _lost(first, stop, len(prefix), len(prefix), stamp, 1)
+        if following is not None:
+            entries += pack(Kind.SEALED, stop, 0, len(prefix), 0, max(stamp, 1))
+        for name, content in ((arrow_name(segment), prefix), (index_name(segment), entries)):
+            path = self.folder / name
+            if path.exists():
+                path.rename(path.with_name(name + ".bad"))
+            temporary = path.with_name(name + ".new")
+            temporary.write_bytes(content)
+            temporary.rename(path)
+
+    @contextlib.contextmanager
+    def _open(self, first: int):  # type: ignore[no-untyped-def]
+        with (
+            (self.folder / arrow_name(first)).open("r+b", buffering=0) as data,
+            (self.folder / index_name(first)).open("r+b", buffering=0) as index,
+        ):
+            yield data.fileno(), index.fileno()
+
+
+def _prefix(data: int) -> bytes:
+    """The schema message of a data file."""
+    return os.pread(data, _prefix_end(data), 0)
+
+
+def _prefix_end(data: int) -> int:
+    lengths = message_lengths(memoryview(os.pread(data, 1 << 20, 0)))
+    return lengths[0] if lengths else 0
+
+
+def _header(first: int, prefix: bytes, stamp: int) -> bytes:
+    return pack(Kind.HEADER, first, 0, 0, len(prefix), stamp, message=digest(prefix))
+
+
+def _lost(first: int, stop: int, position: int, end: int, stamp: int, count: int) -> bytes:
+    """`count` entries that say that these rows are lost: each in place of one that held at least a row."""
+    entries = b""
+    for _ in range(max(1, count) - 1):
+        entries += pack(Kind.LOST, first, 1, position, 0, stamp)
+        first += 1
+    return entries + pack(Kind.LOST, first, stop - first, position, end - position, stamp)
+
+
+def _marked(entry: Entry) -> bytes:
+    """The entry, as one whose rows are lost."""
+    return pack(
+        Kind.LOST, entry.first, entry.rows, entry.position, entry.length, entry.appended, entry.min_event,
+        entry.max_event, entry.origin_id, entry.origin, entry.origin_index, entry.message, entry.flags,
+    )  # fmt: skip

@@ -25,21 +25,27 @@ check: .venv/.ready-dev ## Formatting, lint and types.
 	@$(RUN) -m ruff check --quiet .
 	@$(RUN) -m mypy
 
-bench: .venv/.ready-bench ## Run every benchmark, each with its peers in the same run.
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(RUN) "$$file" || exit 1; done
+bench: .venv-bench/.ready ## Run every benchmark, each with its peers in the same run (an environment of its own).
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; .venv-bench/bin/python "$$file" || exit 1; done
 
 clean: ## Remove .venv and everything that was built or cached here.
-	rm -rf .venv dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage*
+	rm -rf .venv .venv-bench dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis htmlcov .coverage*
 	find src tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of packages: made again when pyproject.toml changes.
 .venv/.ready-demo: extras = [polars]
 .venv/.ready-dev: extras = [dev]
-.venv/.ready-bench: extras = [bench]
 .venv/.ready-%: pyproject.toml | .venv/bin/pip
 	@echo 'installing penstock$(extras) into .venv (once) ...' >&2
 	@$(PIP) --editable '.$(extras)' || { \
 	  echo 'the packages could not be installed; see above. Next step: check the network (or set PIP_INDEX_URL), then run make again' >&2; exit 1; }
+	@touch $@
+
+# The peers pin old packages, which must not come into .venv.
+.venv-bench/.ready: pyproject.toml | .venv/bin/pip
+	@echo 'installing penstock[bench] into .venv-bench (once) ...' >&2
+	@.venv/bin/python -m venv --clear .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-input --editable '.[bench]'
 	@touch $@
 
 .venv/bin/pip:

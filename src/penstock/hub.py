@@ -188,6 +188,10 @@ class Streams:
         """As `put`. Cancelled, it may still have appended."""
         return await asyncio.to_thread(self.put, data, name)
 
+    def path(self, name: str) -> Path:
+        """The folder of a stream, whose files are plain Arrow. Raises UnknownStream."""
+        return self._folder.path_of(name)
+
     def drop(self, name: str) -> None:
         """Remove a stream, its rows and its groups. Raises UnknownStream."""
         self._folder.drop(name)

@@ -80,7 +80,6 @@ def test_what_json_holds_is_told(tmp_path: Path) -> None:
 
     import penstock as ps
     from penstock.app import DemoResult
-    from penstock.cli.hubs import stream_folder
     from penstock.cli.stream.repair import facts_of as repair_facts
     from penstock.cli.stream.show import facts_of, groups_of
     from penstock.log.check import check
@@ -91,7 +90,7 @@ def test_what_json_holds_is_told(tmp_path: Path) -> None:
         told = {
             "penstock stream ls [PATTERN]": facts_of(hub, "x"),
             "penstock stream groups NAME": groups_of(stream)["g"],
-            "penstock stream repair NAME": repair_facts("x", check(stream_folder(hub, "x"))),
+            "penstock stream repair NAME": repair_facts("x", check(hub.streams.path("x"))),
             "penstock demo": [field.name for field in fields(DemoResult)],
         }
     for section, keys in told.items():

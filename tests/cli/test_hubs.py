@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 import penstock as ps
-from penstock.cli.hubs import recent, stream_folder
+from penstock.cli.hubs import recent
 from penstock.errors import UnknownStream
 
 
 def test_recent_tells_the_last_append_and_its_rate(tmp_path: Path) -> None:
     with ps.open(tmp_path / "hub") as hub:
         stream = hub.streams.get("x")
-        folder = stream_folder(hub, "x")
+        folder = hub.streams.path("x")
         assert (recent(folder).last_ns, recent(folder).rate) == (None, None)
         stream.append({"a": 1})
         first = recent(folder)
@@ -31,9 +31,9 @@ def test_recent_finds_the_last_append_in_the_segment_before_an_empty_one(tmp_pat
         stream = hub.streams.get("x")
         stream.append({"a": 1})
         stream.seal()
-        assert recent(stream_folder(hub, "x")).last_ns is not None
+        assert recent(hub.streams.path("x")).last_ns is not None
 
 
 def test_the_folder_of_a_stream_that_is_not_there(tmp_path: Path) -> None:
     with ps.open(tmp_path / "hub") as hub, pytest.raises(UnknownStream, match="no stream 'nothing'"):
-        stream_folder(hub, "nothing")
+        hub.streams.path("nothing")

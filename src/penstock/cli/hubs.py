@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from penstock.hub import Hub
 
-__all__ = ["Recent", "open_hub", "recent", "stream_folder", "stream_names", "where_of"]
+__all__ = ["Recent", "open_hub", "recent", "stream_names", "where_of"]
 
 _ENTRIES = 8192
 _WINDOW_NS = 10_000_000_000
@@ -34,14 +34,6 @@ def open_hub(hub: str | None, *, create: bool = False) -> Iterator[Hub]:
 
     with open_(where_of(hub), create=create) as opened:
         yield opened
-
-
-def stream_folder(hub: Hub, name: str) -> Path:
-    """The folder of a stream, also of one whose description cannot be read. Raises UnknownStream."""
-    folders = hub.streams._folder
-    if not folders.exists(name):
-        raise folders._unknown(name)
-    return folders._folder(name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.cli import out
-from penstock.cli.hubs import open_hub, stream_folder, stream_names
+from penstock.cli.hubs import open_hub, stream_names
 from penstock.cli.outcome import DIFFERENCE
 from penstock.cli.progress import progress
 from penstock.cli.tree import shared
@@ -38,7 +38,7 @@ def repair(name: str, only_check: bool, give_up: bool, hub: str | None, as_json:
     if only_check and give_up:
         click.get_current_context().fail("--check changes nothing; leave out --give-up")
     with open_hub(hub) as opened:
-        folder = stream_folder(opened, name)
+        folder = opened.streams.path(name)
         with progress(f"checking {name}"):
             report = check(folder) if only_check else mend(folder, give_up=give_up)
     if as_json:

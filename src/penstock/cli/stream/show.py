@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.cli import out
-from penstock.cli.hubs import open_hub, recent, stream_folder, stream_names
+from penstock.cli.hubs import open_hub, recent, stream_names
 from penstock.cli.outcome import say
 from penstock.cli.tree import shared
 
@@ -64,7 +64,7 @@ def facts_of(hub: Hub, name: str) -> dict[str, Any]:
 
     stream = hub.streams.get(name, create=False)
     metadata = stream.metadata()
-    latest = recent(stream_folder(hub, name))
+    latest = recent(hub.streams.path(name))
     return {
         "name": name,
         "kind": metadata.kind,
@@ -124,7 +124,7 @@ def info(name: str, hub: str | None, as_json: bool) -> None:
 
     with open_hub(hub) as opened:
         metadata = opened.streams.metadata(name)
-        options = Meta.load(stream_folder(opened, name)).options
+        options = Meta.load(opened.streams.path(name)).options
         facts = {**facts_of(opened, name), "schema": metadata.as_dict()["schema"], "attributes": metadata.attributes}
     keep = options.retention
     facts["durability"] = options.durability

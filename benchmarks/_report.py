@@ -18,7 +18,11 @@ from typing import Any
 def machine(*packages: str) -> dict[str, Any]:
     """CPU, cores, Python, versions of packages, commit."""
     cpu = next(
-        (line.split(":", 1)[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line),
+        (
+            line.split(":", 1)[1].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
         platform.processor(),
     )
     versions = {}
@@ -28,7 +32,11 @@ def machine(*packages: str) -> dict[str, Any]:
         except metadata.PackageNotFoundError:
             continue
     commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False, cwd=Path(__file__).parent
+        ["git", "describe", "--always", "--dirty"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent,
     ).stdout.strip()
     return {
         "cpu": cpu,
@@ -75,6 +83,8 @@ def arguments(description: str, **defaults: int) -> argparse.Namespace:
 def write(path: Path | None, rows: list[dict[str, Any]], *packages: str) -> None:
     """The machine on stdout, and all of it as JSON when a path was given."""
     about = machine(*packages)
-    print(f"\n{about['cpu']}, {about['cores']} cores, load {about['load']}, Python {about['python']}, {about['commit']}")
+    print(
+        f"\n{about['cpu']}, {about['cores']} cores, load {about['load']}, Python {about['python']}, {about['commit']}"
+    )
     if path is not None:
         path.write_text(json.dumps({"machine": about, "command": " ".join(sys.argv), "rows": rows}, indent=1) + "\n")

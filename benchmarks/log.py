@@ -286,9 +286,7 @@ def _listen(kind: str, folder: str, count: int, send: Any) -> None:
     elif kind == "penstock CountWindow(1)":
         streaming = ps.open(path / "hub").streams.get("s", lazy=True)
         send.send(None)
-        streaming.apply(
-            lambda window: delays.append((time.time_ns() - window.data[0]["t"]) / 1000), max_windows=count
-        )
+        streaming.apply(lambda window: delays.append((time.time_ns() - window.data[0]["t"]) / 1000), max_windows=count)
     elif kind.startswith("sqlite"):
         connection, seen = sqlite(path), 0
         send.send(None)
@@ -371,7 +369,9 @@ def main() -> None:
     }
     out += show("64 KiB batches", rounds(sides, options.rounds), "MB/s", "write() of the same bytes")
     sides, clean = reading(total)
-    out += show("64 KiB batches read and copied out", rounds(sides, options.rounds), "MB/s", "memory copy, batch by batch")
+    out += show(
+        "64 KiB batches read and copied out", rounds(sides, options.rounds), "MB/s", "memory copy, batch by batch"
+    )
     clean()
     print("\nappend to another process, one row every 3 ms")
     kinds = ["penstock tail", "penstock CountWindow(1)", "sqlite polled each ms", "lmdb polled each ms"]
@@ -379,8 +379,8 @@ def main() -> None:
     out += show("append to another process, median", figures, "us", "sqlite polled each ms")
     for size in (1, 100):
         sides = {
-            "penstock, groups and documents": lambda size=size: windows_ours(size, rows),
-            "sqlite WAL queue": lambda size=size: windows_sqlite(size, rows),
+            "penstock, groups and documents": lambda size=size: windows_ours(size, rows * min(size, 20)),
+            "sqlite WAL queue": lambda size=size: windows_sqlite(size, rows * min(size, 20)),
         }
         figures = rounds(sides, options.rounds)
         out += show(f"windows of {size}", figures, "windows/s", "sqlite WAL queue")

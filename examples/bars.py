@@ -1,6 +1,6 @@
 """Trades to one-minute bars, live: a consumer with results in another stream, read as a table.
 
-    python examples/bars.py
+python examples/bars.py
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python examples/words.py
 
-The consumer counts the letters of three words at a time into the stream `lengths`. Half way it is killed with SIGKILL and
-started again.
+The consumer counts the letters of three words at a time into the stream `lengths`. Half way it is killed with SIGKILL
+and started again.
 """
 
 from __future__ import annotations

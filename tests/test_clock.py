@@ -16,7 +16,7 @@ NINE_THIRTY = 1_795_167_000_000_000_000
 
 
 @pytest.mark.parametrize(
-    ("value", "ns"),
+    "value, ns",
     [
         (0, 0),
         (2, 2_000_000_000),
@@ -74,7 +74,7 @@ def test_nanoseconds_are_kept() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "message"),
+    "value, message",
     [
         (datetime(2026, 11, 20, 9, 30), "a datetime with a time zone"),  # noqa: DTZ001
         ("2026-11-20T09:30:00", "a time with its zone"),

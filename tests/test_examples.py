@@ -21,7 +21,13 @@ def test_each_example_has_a_test() -> None:
 def test_it_runs(name: str, tmp_path: Path) -> None:
     here = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent / "src")}
     done = subprocess.run(
-        [sys.executable, EXAMPLES / name], cwd=tmp_path, env=here, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, EXAMPLES / name],
+        cwd=tmp_path,
+        env=here,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert SAYS[name] in done.stdout

@@ -163,7 +163,7 @@ def time_ns(value: Any, *, name: str = "time") -> int:
 
 
 def _numpy_ns(value: Any, kind: str, where: str) -> int:
-    """Ns of a numpy time. Going back must give the same value: numpy wraps, or raises, beyond the years 1677 to 2262."""
+    """Ns of a numpy time. Going back must give the same value: numpy wraps, or raises, beyond 1677 to 2262."""
     try:
         exact = value.astype(f"{kind}[ns]")
         if exact.astype(value.dtype) == value:  # NaT is not equal to itself

@@ -65,7 +65,9 @@ def test_nothing_acknowledged_is_lost_and_nothing_refused_stays(disk: Disk, pric
     other.append({"n": 1})
     disk.fill(leave=30)
     acknowledged: list[int] = []
-    with pytest.raises(DiskFull, match=r"expected room for \d+ bytes, got 0 bytes free - in .*; nothing of this was kept"):
+    with pytest.raises(
+        DiskFull, match=r"expected room for \d+ bytes, got 0 bytes free - in .*; nothing of this was kept"
+    ):
         for i in range(10_000):
             stream.append({"n": i, "text": "x" * (i % 300)})
             acknowledged.append(i)
@@ -108,7 +110,8 @@ def test_a_disk_that_fills_up_anywhere_while_segments_are_rolled(pages: int, dis
     disk.free()
     for writer in (Folder(disk.path / "hub").stream("s"), stream):
         writer.append({"n": 7})
-        assert len(numbers(writer)) == (count := count + 1)
+        count += 1
+        assert len(numbers(writer)) == count
 
 
 def test_an_index_that_does_not_fit(disk: Disk, prices: pa.Schema) -> None:
@@ -312,7 +315,7 @@ def test_what_the_file_system_says() -> None:
             raise OSError(code, os.strerror(code))
         assert isinstance(error.value.__cause__, OSError)
     with pytest.raises(FileNotFoundError), storage(folder, "x"):
-        open("/nowhere/at/all")  # noqa: SIM115
+        open("/nowhere/at/all")
     inner = storage_error(OSError(errno.ENOSPC, "full"), folder, "y")
     with pytest.raises(DiskFull) as error, storage(folder, "x"):
         raise inner

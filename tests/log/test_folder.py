@@ -49,7 +49,7 @@ def test_odd_names_stay_inside_the_hub(name: str, hub: Folder, again: Callable[.
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    "name, message",
     [
         ("", "printable text without blanks at its ends, got ''"),
         ("a\0b", r"printable text .* got 'a\\x00b'"),
@@ -167,8 +167,14 @@ def test_drop_stops_every_producer_and_reader(doomed: Stream, hub: Folder, again
         while reader.poll() is not None:
             pass
     tail = reading.tail()
-    waiting = threading.Thread(target=lambda: caught.append(pytest.raises(UnknownStream, next, tail)))
     caught: list[Any] = []
+
+    def wait() -> None:
+        with pytest.raises(UnknownStream) as error:
+            next(tail)
+        caught.append(error)
+
+    waiting = threading.Thread(target=wait)
     waiting.start()
     hub.drop("s")
     waiting.join(10)
@@ -218,7 +224,7 @@ def test_a_stream_made_anew_is_another_one(doomed: Stream, hub: Folder, again: C
     assert len(again("s").rows()) == 20
 
 
-class fresh_group:  # noqa: N801 - reads as a function
+class fresh_group:
     def __init__(self, stream: Stream) -> None:
         self.group = stream.group("g")
 

@@ -36,7 +36,9 @@ class StreamMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # in memory where there is such a place: each change of a description is an fsync
-        self.root = Path(tempfile.mkdtemp(prefix="penstock-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None))
+        self.root = Path(
+            tempfile.mkdtemp(prefix="penstock-", dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+        )
         self.caught = warnings.catch_warnings()
         self.caught.__enter__()
         warnings.simplefilter("ignore", PenstockWarning)  # torn tails are told; test_mending looks at that

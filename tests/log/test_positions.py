@@ -213,7 +213,9 @@ def test_a_catalogue_that_is_none_says_so(stream: Stream, hub: Folder) -> None:
     hub.close()
     (hub.path / "hub.sqlite").write_bytes(b"not a database" * 100)
     fresh = Folder(hub.path).stream("s")
-    with pytest.raises(StorageError, match="expected the hub's catalogue, got file is not a database - in .*; move the"):
+    with pytest.raises(
+        StorageError, match="expected the hub's catalogue, got file is not a database - in .*; move the"
+    ):
         fresh.group("g")
     assert len(fresh.rows()) == 100
     (hub.path / "hub.sqlite").unlink()

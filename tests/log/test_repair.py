@@ -18,7 +18,7 @@ import pytest
 from penstock.errors import CorruptSegment, PenstockWarning, ReadOnly, UnknownStream
 from penstock.log import Damage, Folder, Stream
 from penstock.log.check import check
-from penstock.log.format import ENTRY_BYTES, ENTRY_DTYPE, arrow_name, index_name
+from penstock.log.format import ENTRY_DTYPE, arrow_name, index_name
 from penstock.log.repair import repair
 
 Again = Callable[..., Stream]
@@ -134,7 +134,11 @@ def test_what_is_mended_without_a_loss(what: str, stream: Stream, again: Again) 
 LOST: dict[str, tuple[list[Damage], Callable[[Stream], Any], set[int]]] = {
     "message": ([Damage.MESSAGE], lambda s: flip(data_of(s, 10), int(entry_of(s, 10, 6)["position"]) + 900), {15}),
     "first message": ([Damage.MESSAGE], lambda s: flip(data_of(s, 0), int(entry_of(s, 0, 1)["position"]) + 150), {0}),
-    "last message": ([Damage.MESSAGE], lambda s: flip(data_of(s, 20), int(entry_of(s, 20, 10)["position"]) + 150), {29}),
+    "last message": (
+        [Damage.MESSAGE],
+        lambda s: flip(data_of(s, 20), int(entry_of(s, 20, 10)["position"]) + 150),
+        {29},
+    ),
     "data truncated": (
         [Damage.MESSAGE] * 3,
         lambda s: os.truncate(data_of(s, 10), int(entry_of(s, 10, 8)["position"]) + 5),
@@ -331,7 +335,12 @@ def test_anything_spoilt_is_noticed_and_the_rest_is_read(seed: int, stream: Stre
         fresh.append({"n": 99})
         assert again("s").check().is_good
     else:
-        assert {problem.damage for problem in report.problems} <= {Damage.SCHEMA, Damage.HEADER, Damage.ENTRY, Damage.MESSAGE}
+        assert {problem.damage for problem in report.problems} <= {
+            Damage.SCHEMA,
+            Damage.HEADER,
+            Damage.ENTRY,
+            Damage.MESSAGE,
+        }
 
 
 def test_a_repair_where_nothing_may_be_written(stream: Stream, monkeypatch: pytest.MonkeyPatch, again: Again) -> None:

@@ -42,7 +42,9 @@ def test_by_bytes(stream: Stream, again: Again) -> None:
     stream.change(retention={"bytes": 0})
     assert stream.retain() == 2
     assert numbers(stream) == list(range(40, 50))  # the open segment stays
-    with pytest.raises(OffsetError, match=r"expected an offset from 40 on, got 39 - in start of stream 's'; older rows"):
+    with pytest.raises(
+        OffsetError, match=r"expected an offset from 40 on, got 39 - in start of stream 's'; older rows"
+    ):
         stream.read(39)
     assert stream.read(stop=39).num_rows == 0
     assert numbers(stream) == stream.read("start")["n"].to_pylist()

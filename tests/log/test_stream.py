@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -295,8 +296,8 @@ def test_chunks_know_their_rows(hub: Folder, prices: pa.Schema) -> None:
     stream.append(pa.table({"n": range(7, 5007), "text": ["long enough to stand alone"] * 5000}, prices))
     stream.append({"n": 5007})
     chunks = list(stream.chunks(2, 5005))
-    assert [chunk.first for chunk in chunks][0] == 2
-    assert all(left.stop == right.first for left, right in zip(chunks, chunks[1:], strict=False))
+    assert chunks[0].first == 2
+    assert all(left.stop == right.first for left, right in pairwise(chunks))
     assert chunks[-1].stop == 5005
     assert [n for chunk in chunks for n in chunk.batch["n"].to_pylist()] == list(range(2, 5005))
     created = np.concatenate([chunk.created for chunk in chunks])
@@ -602,7 +603,7 @@ def test_mark_bounds_later_append_times(hub: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "error", "message"),
+    "call, error, message",
     [
         (lambda s: s.read(-1), OffsetError, r"expected an offset from 0 to 3, got -1 - in start of stream 's'; offsets count"),
         (lambda s: s.read(stop=-5), OffsetError, r"got -5 - in stop of stream 's'; .*stop=stream.next_offset - n"),

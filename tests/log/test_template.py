@@ -190,7 +190,7 @@ def test_other_values_go_the_strict_way(what: str, hub: Folder) -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    "row, message",
     [
         ({}, r"expected a row with at least one column, got \{\}"),
         ({"n": None}, "expected int64 for `n`, got None"),

@@ -6,6 +6,7 @@ index has it rebuilt. What cannot be put right without losing rows is left to `r
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import struct
@@ -34,6 +35,7 @@ __all__ = [
     "read_last",
     "rebuild_index",
     "repair_tail",
+    "replace_index",
     "set_aside",
 ]
 
@@ -250,12 +252,7 @@ def rebuild_index(folder: Path, first: int) -> int:
                 PenstockWarning,
                 stacklevel=2,
             )
-        temporary = folder / (index_name(first) + ".new")
-        try:
-            temporary.write_bytes(b"".join(entries))
-            temporary.rename(folder / index_name(first))
-        finally:
-            temporary.unlink(missing_ok=True)
+        replace_index(folder, first, b"".join(entries))
     if offset > first:  # without rows it is only a creation that was cut short
         warnings.warn(
             f"{path}: its index was missing and was rebuilt, {offset - first} rows; append times and origins are lost",
@@ -263,6 +260,20 @@ def rebuild_index(folder: Path, first: int) -> int:
             stacklevel=2,
         )
     return offset - first
+
+
+def replace_index(folder: Path, first: int, entries: bytes) -> None:
+    """Give a segment another index. Call with the stream's lock held."""
+    path = folder / index_name(first)
+    temporary = path.with_name(path.name + ".new")
+    try:
+        temporary.write_bytes(entries)
+        with contextlib.suppress(FileNotFoundError):
+            # Producers that have the old one open see by its length that it is no longer as they left it.
+            os.truncate(path, max(0, path.stat().st_size - 1))
+        temporary.rename(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _stamp(folder: Path, first: int, following: int | None) -> int:

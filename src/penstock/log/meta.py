@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import difflib
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,6 +104,16 @@ class Options:
     def changed(self, **changes: Any) -> Options:
         """These options with those given (not None) in their place."""
         given = {name: value for name, value in changes.items() if value is not None}
+        known = {one.name for one in fields(self)}
+        for name in given:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                raise UsageError(
+                    expected=f"an option of {', '.join(sorted(known))}",
+                    got=f"{name}={given[name]!r}",
+                    where="in the stream's options",
+                    hint=f"did you mean {near[0]!r}?" if near else None,
+                )
         if "retention" in given:
             given["retention"] = Retention.of(given["retention"])
         return replace(self, **given)
@@ -118,6 +129,43 @@ class Meta:
     schema: pa.Schema
     attributes: dict[str, Any]
     options: Options
+
+    def is_same(self, other: Meta) -> bool:
+        """Whether nothing differs, metadata of the schema included."""
+        return self == other and self.schema.equals(other.schema, check_metadata=True)
+
+    def changed(
+        self,
+        schema: pa.Schema | None,
+        attributes: dict[str, Any] | None,
+        options: dict[str, Any],
+        *,
+        holds_rows: bool,
+    ) -> Meta:
+        """This description with a schema that both fit, attributes set (None removes one), options that are not None.
+
+        Raises  SchemaMismatch, UsageError.
+        """
+        new = replace(self, options=self.options.changed(**options))
+        if attributes:
+            merged = {**self.attributes, **attributes}
+            new = replace(new, attributes={k: v for k, v in merged.items() if v is not None})
+        if schema is None:
+            return new
+        if self.kind != DOCUMENT_KIND:
+            return replace(new, schema=widen(self.schema, schema, stream=self.name))
+        if schema.equals(self.schema):
+            return new
+        if holds_rows:
+            raise SchemaMismatch(
+                expected="JSON documents",
+                got=f"a schema with columns {', '.join(schema.names)}",
+                where=f"in stream {self.name!r}",
+                hint="it holds documents already; use another name for the table",
+                stream=self.name,
+                column=None,
+            )
+        return replace(new, schema=schema, kind=TABLE_KIND)
 
     @classmethod
     def load(cls, folder: Path) -> Meta:

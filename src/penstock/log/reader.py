@@ -24,7 +24,6 @@ from penstock.log.format import ENTRY_DTYPE, Kind, arrow_name, index_name
 from penstock.log.mending import last_entry, mend
 from penstock.log.meta import Meta
 from penstock.log.segment import EXPIRED, SegmentFile, Segments, dropped, firsts
-from penstock.log.template import RowTemplate
 from penstock.records import conform
 
 __all__ = ["Reader", "ends"]
@@ -77,13 +76,12 @@ class Reader:
         segments: Segments | None = None,
         oldest: bool = False,
     ) -> None:
-        self.folder, self.offset = folder, offset
+        self.folder, self._path, self.offset = folder, str(folder), offset
         self._oldest = oldest
-        self._listed = -1  # time of the folder when it was last found to have no later segment
+        self._listed = -1  # time of the folder when there was last nothing new in it
         self._segments = Segments(folder) if segments is None else segments
         self.schema, self.columns = schema, None if columns is None else list(columns)
         self._segment: SegmentFile | None = None
-        self._template: RowTemplate | None = None
         self._next_entry = 1
         self._entries: NDArray[np.void] | None = None
         self._at = 0  # position in self._entries
@@ -153,13 +151,10 @@ class Reader:
             if count > self._next_entry:
                 found = segment.entries(self._next_entry, min(count, self._next_entry + most))
             if not len(found):
-                if not self._has_successor(segment):
-                    if segment.is_current():
-                        return False
-                    self._segment = None  # its index was made anew by a repair
-                    continue
-                # Its seal was lost with the power: no more rows come here. Unless they just did, before a new seal.
-                self._closing = segment.count() == count
+                if self._nothing_new(segment):
+                    return False
+                if segment.count() == count:
+                    self._segment = None  # its seal was lost with the power, or a repair has made its index anew
                 continue
             self._next_entry += len(found)
             if found["kind"][-1] == _DROPPED:
@@ -178,24 +173,23 @@ class Reader:
                 return True
             if self._closing:
                 self.offset = max(self.offset, end)
-                # An empty one may have been replaced by one of the same name.
-                if not self._has_successor(segment) and segment.is_current():
+                if self._nothing_new(segment):
                     return False
 
-    def _has_successor(self, segment: SegmentFile) -> bool:
-        """Whether there is a later segment. Cost: one system call when the folder has not changed."""
+    def _nothing_new(self, segment: SegmentFile) -> bool:
+        """Whether there is neither a later segment, nor this one made anew. Cost: one system call in a quiet folder."""
         try:
-            stamp = os.stat(self.folder).st_mtime_ns
+            stamp = os.stat(self._path).st_mtime_ns
         except FileNotFoundError:
             raise dropped(self.folder) from None
         if stamp == self._listed:
-            return False
-        found = firsts(self.folder)
-        if found and found[-1] > segment.first:
             return True
+        found = firsts(self.folder)
+        if (found and found[-1] > segment.first) or not segment.is_current():
+            return False
         if WALL.now_ns() - stamp > _TICK_NS:  # else the next change may leave the same time
             self._listed = stamp
-        return False
+        return True
 
     def _open(self) -> bool:
         """Open the segment that holds `offset`; False while there is none."""
@@ -237,7 +231,6 @@ class Reader:
             self.schema is not None and not segment.codec.schema.equals(self.schema)
         )
         self._segment = segment
-        self._template = RowTemplate.of(segment.codec.schema, None)
         self._entries = None
         self._next_entry = segment.find(self.offset)
         self._listed = -1
@@ -292,7 +285,7 @@ class Reader:
             ahead = entries[at : at + self._take(entries[at:], at, max_rows, max_bytes, stop)]
             start = int(ahead["position"][0])
             region = segment.region(start, int(ahead["position"][-1] + ahead["length"][-1]))
-            batches, good = segment.batches(region, start, number, ahead, self._template)
+            batches, good = segment.batches(region, start, number, ahead)
             ahead = ahead[:good]
             batch = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
             first, created = int(ahead["first"][0]), ahead["appended"].astype(np.int64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from penstock.log.check import Damage, Problem, Report, check, recovered, survey
 from penstock.log.disk import storage
 from penstock.log.format import ENTRY_BYTES, Entry, Kind, arrow_name, digest, index_name, pack, unpack
 from penstock.log.lock import FileLock
-from penstock.log.mending import read_last, rebuild_index, repair_tail, set_aside
+from penstock.log.mending import read_last, rebuild_index, repair_tail, replace_index, set_aside
 from penstock.log.message import Codec, message_lengths, schema_of
 from penstock.log.meta import Meta
 from penstock.log.retention import remove
@@ -194,13 +195,14 @@ class _Repair:
             entries += _lost(first, stop, len(prefix), len(prefix), stamp, 1)
         if following is not None:
             entries += pack(Kind.SEALED, stop, 0, len(prefix), 0, max(stamp, 1))
-        for name, content in ((arrow_name(segment), prefix), (index_name(segment), entries)):
-            path = self.folder / name
+        data, index = self.folder / arrow_name(segment), self.folder / index_name(segment)
+        for path in (data, index):
             if path.exists():
-                path.rename(path.with_name(name + ".bad"))
-            temporary = path.with_name(name + ".new")
-            temporary.write_bytes(content)
-            temporary.rename(path)
+                shutil.copyfile(path, path.with_name(path.name + ".bad"))
+        temporary = data.with_name(data.name + ".new")
+        temporary.write_bytes(prefix)
+        temporary.rename(data)
+        replace_index(self.folder, segment, entries)
 
     @contextlib.contextmanager
     def _open(self, first: int):  # type: ignore[no-untyped-def]

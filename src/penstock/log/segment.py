@@ -116,10 +116,10 @@ class SegmentFile:
 
     def __init__(self, folder: Path, first: int) -> None:
         self.folder, self.first = folder, first
-        self.path = folder / arrow_name(first)
+        self.path, self._index_path = folder / arrow_name(first), str(folder / index_name(first))
         self._data = self._index = -1
         self._data = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        self._index = os.open(folder / index_name(first), os.O_RDONLY | os.O_CLOEXEC)
+        self._index = os.open(self._index_path, os.O_RDONLY | os.O_CLOEXEC)
         self._map: pa.Buffer | None = None
         self._ticking = threading.Lock()
         self._checked = bytearray()  # 1 for each entry whose message's digest was found right
@@ -131,6 +131,7 @@ class SegmentFile:
         if digest(prefix) != header.message:
             raise self._corrupt("the schema message", f"{len(prefix)} other bytes", 0, first, first)
         self.codec = Codec(schema_of(prefix))
+        self._template = RowTemplate.of(self.codec.schema, None)
 
     def __del__(self) -> None:
         for fd in (self._data, self._index):
@@ -159,7 +160,7 @@ class SegmentFile:
                     raise self._unreadable(start)
                 found = found[:i]
                 break
-        if len(found) and (found["version"] != VERSION).any():
+        if any(version != VERSION for version in set(found["version"].tolist())):
             unpack(data, int((found["version"] != VERSION).argmax()) * ENTRY_BYTES)  # raises
         return found
 
@@ -240,12 +241,11 @@ class SegmentFile:
         return self.codec.decode(message)
 
     def batches(
-        self, region: pa.Buffer, start: int, number: int, entries: NDArray[np.void], template: RowTemplate | None
+        self, region: pa.Buffer, start: int, number: int, entries: NDArray[np.void]
     ) -> tuple[list[pa.RecordBatch], int]:
         """The rows of consecutive entries, the first of them entry `number`, as few batches as can be had cheaply.
 
-        Takes   region: bytes of the data file from position `start` on that hold their messages;
-                template: of this segment's schema, if it has one.
+        Takes   region: bytes of the data file from position `start` on that hold their messages.
         Returns the batches, and of how many entries: one whose message is corrupt ends them, so that the rows before
                 it can be had.
         Raises  CorruptSegment when that is the first; a message's digest is checked when this object first reads it.
@@ -254,8 +254,8 @@ class SegmentFile:
         good = self._check(region, positions, number, entries)
         positions, entries = positions[:good], entries[:good]
         flagged = (entries["flags"] & np.uint64(TEMPLATE)).astype(bool)
-        if template is not None and len(entries) > 1 and flagged.all():
-            return [template.gather(region, positions)], good
+        if self._template is not None and len(entries) > 1 and flagged.all():
+            return [self._template.gather(region, positions)], good
         decode = self.codec.decode
         lengths = entries["length"].tolist()
         return [decode(region.slice(at, size)) for at, size in zip(positions.tolist(), lengths, strict=True)], good
@@ -299,7 +299,7 @@ class SegmentFile:
     def is_current(self) -> bool:
         """Whether the folder still has this very file."""
         try:
-            return os.path.samestat(os.fstat(self._index), os.stat(self.folder / index_name(self.first)))
+            return os.path.samestat(os.fstat(self._index), os.stat(self._index_path))
         except FileNotFoundError:
             return False
 
@@ -323,7 +323,7 @@ class Segments:
     """The segments of a stream that readers of one process share: the last few used, opened once."""
 
     def __init__(self, folder: Path, limit: int = 16) -> None:
-        self.folder = folder
+        self.folder, self._path = folder, str(folder)
         self._limit = limit
         self._open: dict[int, SegmentFile] = {}
         try:
@@ -343,7 +343,7 @@ class Segments:
     def is_current(self) -> bool:
         """Whether the stream's folder is still the one it was: not dropped, nor dropped and made anew."""
         try:
-            if os.path.samestat(os.fstat(self._fd), os.stat(self.folder)):
+            if os.path.samestat(os.fstat(self._fd), os.stat(self._path)):
                 return True
         except FileNotFoundError:
             pass

@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sized
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = ["Message", "StaleSchema", "Writer"]
 Message = tuple["bytes | bytearray | pa.Buffer", int, int, int, int]
 NO_ORIGIN = (0, 0, 0)
 _ROWS = int(Kind.ROWS)  # looking a member up costs 0.3 us
+_LOOK_S = 1e-3
 
 
 class StaleSchema(Exception):
@@ -68,6 +70,7 @@ class Writer:
         self._on_roll = on_roll
         self.appends = 0
         self._synced = 0  # segments before this one were synced whole
+        self._look_at = 0.0  # when to see again whether the index still has its name
         self._unsynced: int | None = None  # oldest segment that holds appends of ours since the last shared fdatasync
         self._data = self._index = -1
         self._renew()
@@ -125,8 +128,23 @@ class Writer:
                     fcntl.flock(self._lock.fd, fcntl.LOCK_UN)
 
     def _enter(self) -> None:
+        """Take the stream's lock, learn what other producers did since, and cut off what a killed one left."""
         self._take_lock()
-        self._refresh()
+        if self._index >= 0 and not self._sealed:
+            size = os.lseek(self._index, 0, os.SEEK_END)
+            if (now := time.monotonic()) > self._look_at:  # not each time: a stat costs as much as a write
+                self._look_at = now + _LOOK_S
+                if not os.fstat(self._index).st_nlink:  # somebody has removed it
+                    size = -1
+            if size > self._index_end and size % ENTRY_BYTES == 0:
+                entry = unpack(os.pread(self._index, ENTRY_BYTES, size - ENTRY_BYTES))
+                if entry is not None and entry.kind is Kind.ROWS:
+                    self._index_end, self._position = size, entry.end
+                    self._next, self._appended = entry.stop, max(self._appended, entry.appended)
+            if size == self._index_end and os.lseek(self._data, 0, os.SEEK_END) == self._position:
+                self._began = self._next
+                return
+        self._load()
         self._began = self._next
 
     def _take_lock(self) -> None:
@@ -250,7 +268,7 @@ class Writer:
         length = len(message)
         if self._sealed or (self._position + length > self.segment_bytes and self._next > self._first):
             self._roll(codec)
-        elif not self._fits(codec):
+        elif self._codec is not codec and not self._fits(codec):
             self._roll(codec)
         now = WALL.now_ns()
         if now < self._appended:
@@ -285,20 +303,6 @@ class Writer:
         began, kept = self._began, self._next
         self._forget()
         self._began, self._next = began, kept  # what `_refuse` tells
-
-    def _refresh(self) -> None:
-        """Learn what other producers did since, and cut off what a killed one left."""
-        if self._index >= 0 and not self._sealed:
-            found = os.fstat(self._index)
-            size = found.st_size if found.st_nlink else -1  # another file has its name, or none: after a repair, a drop
-            if size > self._index_end and size % ENTRY_BYTES == 0:
-                entry = unpack(os.pread(self._index, ENTRY_BYTES, size - ENTRY_BYTES))
-                if entry is not None and entry.kind is Kind.ROWS:
-                    self._index_end, self._position = size, entry.end
-                    self._next, self._appended = entry.stop, max(self._appended, entry.appended)
-            if size == self._index_end and os.lseek(self._data, 0, os.SEEK_END) == self._position:
-                return
-        self._load()
 
     def _load(self) -> None:
         """Open the last segment, repairing its tail; a stream without one is at offset 0."""
@@ -362,10 +366,9 @@ class Writer:
 
     def _fits(self, codec: Codec) -> bool:
         """Whether the open segment has this codec's schema. By schema, not by bytes: those vary with pyarrow."""
-        if self._codec is not codec and self._schema is not None:
-            if not self._schema.equals(codec.schema, check_metadata=True):
-                return False
-            self._codec = codec
+        if self._schema is None or not self._schema.equals(codec.schema, check_metadata=True):
+            return False
+        self._codec = codec
         return True
 
     def _check_schema(self, messages: list[Message], codec: Codec) -> None:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.errors import PenstockError, RecordError, SchemaMismatch, TypeMismatch
-from penstock.window.bars import symbols as bars_symbols
 from penstock.window.bars import Bars
+from penstock.window.bars import symbols as bars_symbols
 from penstock.window.bars.symbols import Symbols
 
 S = 10**9

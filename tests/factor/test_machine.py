@@ -7,13 +7,17 @@ machine has to do as well.
 from __future__ import annotations
 
 import inspect
+import math
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from penstock import factor as f
-from penstock.factor.machine import Engine, Machine
+from penstock.factor import elementary, native
+from penstock.factor.engine_llvm import LlvmEngine
+from penstock.factor.machine import AlongTime, Engine, Machine, OverKeys
+from penstock.factor.machine_llvm import LlvmMachine
 from penstock.factor.machine_numpy import NumpyEngine, NumpyMachine
 from penstock.factor.ops.windowed import SHORT
 from penstock.factor.reproducible import row_sums
@@ -30,6 +34,7 @@ class ScalarMachine:
         self.layout, self.type, self.keys = layout, np.dtype(dtype).type, keys
         self.memory = np.full(layout.rows * -(-keys // BLOCK) * BLOCK, np.nan, dtype)
         self.nan = self.type(np.nan)
+        self.double = np.dtype(dtype) == np.float64
         self.ordinal = self.key = 0
 
     def at(self, field, slot, part=0):
@@ -43,7 +48,8 @@ class ScalarMachine:
             self.memory[self.at(field, slot, part)] = value
 
     def where(self, mask, x, y):
-        return self.type(x) if mask else self.type(y)
+        kind = next((type(v) for v in (x, y) if isinstance(v, np.floating)), self.type)
+        return kind(x) if mask else kind(y)
 
     def present(self, x):
         return x == x
@@ -61,13 +67,30 @@ class ScalarMachine:
         return np.floor(x)
 
     def log(self, x):
-        return np.log(x)
+        return elementary.log(self, x)
 
     def exp(self, x):
-        return np.exp(x)
+        return elementary.exp(self, x)
 
     def pow(self, x, y):
-        return np.power(x, y)
+        return elementary.pow(self, x, y)
+
+    def wide(self, x):
+        return np.float64(x)
+
+    def narrow(self, x):
+        return self.type(x)
+
+    def exponent(self, x):
+        if not np.isfinite(x):
+            return np.float64(1024)
+        return np.float64(max(math.frexp(x)[1] - 1, -1023) if x else -1023)
+
+    def fraction(self, x):
+        return np.abs(np.float64(math.frexp(x)[0] * 2)) if np.isfinite(x) and x else np.float64(1)
+
+    def power_of_two(self, x):
+        return np.float64(2.0 ** int(x))
 
     def delay(self, past, x):
         slot = self.ordinal % past.depth
@@ -233,9 +256,16 @@ def test_a_second_reading_gives_the_same_bits(dtype):
 
 
 def test_machines_have_all_words():
-    for protocol, made in ((Machine, NumpyMachine), (Engine, NumpyEngine)):
+    pairs = (
+        (Machine, NumpyMachine),
+        (Engine, NumpyEngine),
+        (Engine, LlvmEngine),
+        (AlongTime, LlvmMachine),
+        (OverKeys, native.RowMachine),
+    )
+    for protocol, made in pairs:
         for name, method in inspect.getmembers(protocol, inspect.isfunction):
-            if not name.startswith("_"):
+            if not name.startswith("_") and (made is not native.RowMachine or name.startswith(("row", "group"))):
                 theirs = inspect.signature(getattr(made, name)).parameters
                 assert list(inspect.signature(method).parameters) == list(theirs), name
                 if len(theirs) > 3:

@@ -60,6 +60,12 @@ def corr(x, y, n):
     return cov(x, y, n) / np.sqrt(var(x, n)) / np.sqrt(var(y, n))
 
 
+def corr_or_zero(x, y, n):
+    whole = np.isfinite(windows(x, n)).all(-1) & np.isfinite(windows(y, n)).all(-1)
+    flat = whole & ((var(x, n) == 0) | (var(y, n) == 0))
+    return np.where(flat, 0, corr(x, y, n))
+
+
 def line(x, n):
     """Slope, R² and residual at the newest row of ordinary least squares."""
     w, at = windows(x, n), np.arange(n) - LONG(n - 1) / 2
@@ -97,6 +103,11 @@ def ema(x, span):
     values = np.where(np.isfinite(x), x, np.nan).astype(np.float64)
     made = pd.DataFrame(values).ewm(span=span, adjust=False, ignore_na=True).mean().to_numpy()
     return np.where(np.isnan(values), np.nan, made)
+
+
+def cumsum(x):
+    there = np.isfinite(x)
+    return np.where(there, np.where(there, x, 0).astype(LONG).cumsum(0), np.nan)
 
 
 def delay(x, n):
@@ -195,6 +206,7 @@ REFERENCE = {
     "nan_to": lambda x, value: np.where(np.isnan(x), value, x),
     "is_nan": np.isnan,
     "finite": finite,
+    "snap": lambda x: x,
     "clip": clip,
     "signed_power": lambda x, y: truth(np.sign(x) * np.power(np.abs(x).astype(LONG), y), x, y),
     "ts_sum": lambda x, n: windows(x, n).sum(-1),
@@ -216,6 +228,7 @@ REFERENCE = {
     "ts_returns": lambda x, n: x.astype(LONG) / delay(x, n) - 1,
     "ts_cov": cov,
     "ts_corr": corr,
+    "ts_corr_or_zero": corr_or_zero,
     "ts_decay_linear": lambda x, n: (windows(x, n) * np.arange(1, n + 1)).sum(-1) / (n * (n + 1) / 2),
     "ts_slope": lambda x, n: line(x, n)[0],
     "ts_rsquare": lambda x, n: line(x, n)[1],
@@ -226,6 +239,9 @@ REFERENCE = {
     "ts_count": lambda x, n: windows((~np.isnan(x)).astype(float), n).sum(-1),
     "ts_max_drawdown": drawdown,
     "ts_ema": ema,
+    "ts_cumsum": cumsum,
+    "ts_since_min": lambda x, n: n - argbest(x, n, lambda w, axis: n - 1 - np.argmin(w[..., ::-1], axis)),
+    "ts_since_max": lambda x, n: n - argbest(x, n, lambda w, axis: n - 1 - np.argmax(w[..., ::-1], axis)),
     "cs_count": lambda x: among(x, present(x)),
     "cs_sum": lambda x: among(x, np.nansum(x.astype(LONG), axis=1, keepdims=True)),
     "cs_order": order,
@@ -247,6 +263,7 @@ GENTLE = {"ts_product"}
 NO_DENORMALS = {
     "ts_product",
     "ts_corr",
+    "ts_corr_or_zero",
     "ts_skew",
     "ts_kurt",
     "ts_rsquare",
@@ -258,7 +275,7 @@ NO_DENORMALS = {
 }
 
 # Inputs enter these with a rounding of their own size, which counts in units of their spread.
-RATIOS = {"ts_corr", "ts_skew", "ts_kurt", "ts_rsquare", "ts_zscore"}
+RATIOS = {"ts_corr", "ts_corr_or_zero", "ts_skew", "ts_kurt", "ts_rsquare", "ts_zscore"}
 
 
 def data(name, keys, dtype, rng, wild):
@@ -358,9 +375,9 @@ def reach(operator, xs, attrs):
     largest = np.nanmax(largest, axis=-1)
     if operator.name.startswith("cs_"):
         largest = np.broadcast_to(largest.sum(1, keepdims=True), largest.shape)
-    if operator.name == "ts_ema":
+    if operator.name in ("ts_ema", "ts_cumsum"):
         largest = np.maximum.accumulate(largest, axis=0)
-    return largest**operator.degree * (n if operator.name == "ts_sum" else 1)
+    return largest**operator.degree * {"ts_sum": n, "ts_cumsum": ROWS}.get(operator.name, 1)
 
 
 @pytest.mark.parametrize("name", sorted(n for n in TABLE if TABLE[n].kind is not Kind.CROSS))

@@ -80,7 +80,7 @@ def test_programs_print_and_have_a_digest():
         (lambda: f.compile([close]), r"expected f.Factors or a mapping .*, got list"),
         (lambda: f.compile({"a": close}, dtype="int32"), "expected dtype 'float64' or 'float32', got 'int32'"),
         (lambda: f.compile({"a": close}, dtype="nonsense"), "expected dtype 'float64' or 'float32', got 'nonsense'"),
-        (lambda: f.compile({"a": close}, machine="abacus"), "expected a machine of 'numpy', got 'abacus'"),
+        (lambda: f.compile({"a": close}, engine="abacus"), "expected an engine of 'llvm', 'numpy', got 'abacus'"),
         (lambda: f.compile({"close": close}), "'close' is an input and an output; give the factor another name"),
         (lambda: f.Factors({"a b": close}), "expected a factor name of letters, digits, _ and ., got 'a b'"),
         (lambda: f.Factors({"": close}), "expected a factor name"),

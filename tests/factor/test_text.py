@@ -115,6 +115,12 @@ def test_fractional_windows_by_the_papers_convention():
     assert node is f.ts_rank(f.decay_linear(close, 8), 12)
 
 
+def test_functions_may_stand_for_expressions():
+    functions = {"ts_rank": lambda x, n: f.ts_rank(x, n, pct=True), "twice": lambda x: 2 * x}
+    node = f.parse("Ts_Rank(twice(close), 5) + sum(open, 2)", functions=functions)
+    assert node is f.ts_rank(2 * close, 5, pct=True) + f.ts_sum(open_, 2)
+
+
 def test_names_may_stand_for_expressions():
     adv20 = f.ts_mean(volume, 20)
     assert f.parse("adv20 / volume", names={"adv20": adv20}) is adv20 / volume

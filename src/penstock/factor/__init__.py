@@ -18,6 +18,7 @@ from typing import Any
 
 __all__ = [
     "Cell",
+    "Executor",
     "Factors",
     "Flag",
     "Live",
@@ -34,8 +35,10 @@ __all__ = [
     "composite",
     "constant",
     "elementwise",
+    "evaluate",
     "field",
     "fields",
+    "library",
     "operators",
     "parse",
     "window_state",
@@ -44,6 +47,7 @@ __all__ = [
 
 _HOME = {
     "Cell": "table",
+    "Executor": "executor",
     "Factors": "factors",
     "Flag": "table",
     "Live": "live",
@@ -62,6 +66,7 @@ _HOME = {
     "elementwise": "table",
     "field": "graph",
     "fields": "graph",
+    "library": "libraries",
     "parse": "text",
     "window_state": "ops.windowed",
     "windowed": "table",
@@ -75,6 +80,8 @@ def operators() -> dict[str, Any]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "evaluate":
+        return importlib.import_module("penstock.factor.evaluate")
     if name in _HOME:
         return getattr(importlib.import_module(f"penstock.factor.{_HOME[name]}"), name)
     if name.startswith("__"):

@@ -2,11 +2,14 @@
 
 from typing import TypeAlias
 
+from penstock.factor import evaluate as evaluate
+from penstock.factor.executor import Executor as Executor
 from penstock.factor.factors import Factors as Factors
 from penstock.factor.graph import Node as Node
 from penstock.factor.graph import constant as constant
 from penstock.factor.graph import field as field
 from penstock.factor.graph import fields as fields
+from penstock.factor.libraries import library as library
 from penstock.factor.live import Live as Live
 from penstock.factor.ops.windowed import window_state as window_state
 from penstock.factor.program import Program as Program
@@ -151,6 +154,9 @@ def sign(x: _Operand) -> Node:
 def signed_power(x: _Operand, y: _Operand) -> Node:
     """The power of the size with the sign kept: sign(x) * |x| ** y."""
 
+def snap(x: _Operand) -> Node:
+    """Round to a multiple of 2 ** -36 (float32: 2 ** -14), so that numbers near 1 that differ by rounding are equal."""
+
 def sqrt(x: _Operand) -> Node:
     """The square root; NaN below zero."""
 
@@ -169,11 +175,17 @@ def ts_argmin(x: _Operand, n: int) -> Node:
 def ts_corr(x: _Operand, y: _Operand, n: int) -> Node:
     """Pearson's correlation of the last n rows, within ±1; NaN if one side's rows are all equal."""
 
+def ts_corr_or_zero(x: _Operand, y: _Operand, n: int) -> Node:
+    """Pearson's correlation of the last n rows, within ±1; 0 if one side's rows are all equal."""
+
 def ts_count(x: _Operand, n: int) -> Node:
     """How many of the last n rows are present."""
 
 def ts_cov(x: _Operand, y: _Operand, n: int) -> Node:
     """The sample covariance (ddof 1) of the last n rows."""
+
+def ts_cumsum(x: _Operand) -> Node:
+    """The sum of all finite rows so far. It never forgets, and its rounding errors stay."""
 
 def ts_decay_linear(x: _Operand, n: int) -> Node:
     """The mean of the last n rows with weights 1 (oldest) to n (newest)."""
@@ -225,6 +237,12 @@ def ts_returns(x: _Operand, n: int = 1) -> Node:
 
 def ts_rsquare(x: _Operand, n: int) -> Node:
     """The share of the last n rows' variance that their least-squares line explains, 0 to 1; NaN for equal rows."""
+
+def ts_since_max(x: _Operand, n: int) -> Node:
+    """How many rows ago the largest of the last n was: 0 this row … n - 1; the newest of ties."""
+
+def ts_since_min(x: _Operand, n: int) -> Node:
+    """How many rows ago the smallest of the last n was: 0 this row … n - 1; the newest of ties."""
 
 def ts_skew(x: _Operand, n: int) -> Node:
     """The sample skewness of the last n rows, corrected for bias as pandas does; NaN for equal rows."""

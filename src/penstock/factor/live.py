@@ -14,6 +14,7 @@ from penstock.factor import frames, snapshot
 from penstock.factor.graph import Node, formula
 
 if TYPE_CHECKING:
+    from penstock.factor.executor import Executor
     from penstock.factor.program import Program
 
 __all__ = ["Live", "restore"]
@@ -36,10 +37,12 @@ class Live:
         *,
         first: int = 0,
         labels: Mapping[str, Sequence[Any]] | None = None,
+        executor: Executor | None = None,
     ) -> None:
         if first < 0:
             raise FactorError(expected="first of at least 0", got=repr(first), where="in program.stream")
         self.program = program
+        self._executor = executor
         self.symbols: tuple[Symbol, ...] = _universe(symbols)
         self.ordinal = first
         self._first = first
@@ -52,12 +55,11 @@ class Live:
     def _prepare(self, state: Array | None = None) -> None:
         """Buffers and engine for the present universe."""
         keys, program = len(self.symbols), self.program
-        self._engine = program.engine(keys)
+        self._engine = program.new_engine(keys, self._executor)
         if state is not None:
             self._engine.load(state)
         self._pushed = [False] * len(program.inputs)
-        self._rows: list[Array] = [np.full((1, keys), np.nan, program.dtype) for _ in program.inputs]
-        self._out: list[Array] | None = None
+        self._out: Array | None = None
 
     # ---- one row ----
 
@@ -92,7 +94,7 @@ class Live:
             raise FactorError(
                 expected=f"{inputs[at]!r} of shape ({len(self.symbols)},), one value per symbol", got=str(row.shape)
             )
-        self._rows[at][0] = row
+        self._engine.rows[at] = row
         self._pushed[at] = True
 
     def run(self) -> None:
@@ -107,7 +109,7 @@ class Live:
                 hint="push every input before run; NaN for what is missing",
                 missing=missing,
             )
-        self._out = self._engine.run(self._rows, self.ordinal, 1)
+        self._out = self._engine.tick(self.ordinal)
         self._pushed = [False] * len(self._pushed)
         self.ordinal += 1
 
@@ -121,9 +123,17 @@ class Live:
             )
         if self._out is None:
             raise FactorError("there is no row yet", hint="push every input and run")
-        row: Array = self._out[at][0]
+        row: Array = self._out[at]
         row.flags.writeable = False
         return row
+
+    def block(self) -> Array:
+        """All outputs of the last run: (outputs, symbols), read-only, without a copy, valid until the next run."""
+        if self._out is None:
+            raise FactorError("there is no row yet", hint="push every input and run")
+        rows = self._out.view()
+        rows.flags.writeable = False
+        return rows
 
     def step(self, /, **arrays: Any) -> dict[str, Array]:
         """One row in, all outputs out, as copies: `live.step(close=…, volume=…)`.
@@ -144,7 +154,7 @@ class Live:
             self.push(at, arrays[name])
         self.run()
         assert self._out is not None
-        return {name: block[0].copy() for name, block in zip(self.program.outputs, self._out, strict=True)}
+        return dict(zip(self.program.outputs, self._out.copy(), strict=True))
 
     # ---- many rows ----
 
@@ -157,7 +167,7 @@ class Live:
         out = self._engine.run(panel.inputs, self.ordinal, panel.rows)
         self.ordinal += panel.rows
         if panel.rows:
-            self._out = [block[-1:].copy() for block in out]
+            self._out = np.array([block[-1] for block in out], program.dtype)
         self._pushed = [False] * len(self._pushed)
         return panel.wrap(dict(zip(program.outputs, out, strict=True)))
 
@@ -237,7 +247,12 @@ def _universe(symbols: Iterable[Symbol]) -> tuple[Symbol, ...]:
     return tuple(made)
 
 
-def restore(program: Program, state: bytes | str | os.PathLike[str], symbols: Sequence[Symbol] | None) -> Live:
+def restore(
+    program: Program,
+    state: bytes | str | os.PathLike[str],
+    symbols: Sequence[Symbol] | None,
+    executor: Executor | None = None,
+) -> Live:
     """A stream that goes on from a snapshot.
 
     State moves node by node (by the digest of the node's structure) and symbol by symbol; the rest starts empty.
@@ -250,7 +265,8 @@ def restore(program: Program, state: bytes | str | os.PathLike[str], symbols: Se
             hint=f"compile with dtype={header.dtype!r}, or start without and replay the history",
         )
     there = {name: i for i, name in enumerate(header.symbols)}
-    live = Live(program, header.symbols if symbols is None else symbols, first=header.first, labels=header.labels)
+    universe = header.symbols if symbols is None else symbols
+    live = Live(program, universe, first=header.first, labels=header.labels, executor=executor)
     live.ordinal = header.ordinal
     mine = [i for i, name in enumerate(live.symbols) if name in there]
     theirs = [there[live.symbols[i]] for i in mine]

@@ -12,19 +12,19 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from penstock.factor.layout import Layout
-from penstock.factor.passes import Plan
 from penstock.factor.table import Monoid, Value
 
-__all__ = ["Engine", "Machine"]
+__all__ = ["AlongTime", "Engine", "Machine", "OverKeys", "Words"]
 
 Planes = np.ndarray[Any, np.dtype[Any]]
 
 
-class Machine(Protocol):
-    """The words in which steps are written."""
+class Words(Protocol):
+    """The words of all steps: on one row and key."""
 
     nan: Value
+    double: bool
+    """Whether the program computes in float64."""
 
     def where(self, mask: Value, x: Value, y: Value) -> Value:
         """Choose x where the mask holds, else y; both are computed."""
@@ -47,6 +47,25 @@ class Machine(Protocol):
 
     def pow(self, x: Value, y: Value) -> Value: ...
 
+    def wide(self, x: Value) -> Value:
+        """The float64 of x, in which `elementary.py` writes log, exp and pow."""
+
+    def narrow(self, x: Value) -> Value:
+        """A float64 rounded to the program's dtype."""
+
+    def exponent(self, x: Value) -> Value:
+        """The exponent field of a float64, less 1023: floor(log2 |x|) for a normal number."""
+
+    def fraction(self, x: Value) -> Value:
+        """A float64 with the exponent field of 1: from 1 to 2 for a normal number."""
+
+    def power_of_two(self, x: Value) -> Value:
+        """2 to the power of a whole float64 from -1022 to 1023."""
+
+
+class AlongTime(Words, Protocol):
+    """The words of windowed steps."""
+
     def delay(self, past: Value, x: Value) -> Value:
         """The value that leaves the ring as x enters: x of as many rows ago as the ring is deep."""
 
@@ -68,6 +87,10 @@ class Machine(Protocol):
     def order(self, state: Any, n: int, x: Value, places: Sequence[int]) -> tuple[Value, ...]:
         """The values at `places` (from 0) of the sorted last n rows; -0 counts as 0; NaN if one is missing."""
 
+
+class OverKeys(Words, Protocol):
+    """The words of cross-sectional steps."""
+
     def row_count(self, x: Value) -> Value:
         """How many keys of the row are present."""
 
@@ -84,13 +107,20 @@ class Machine(Protocol):
         """`row_sum` over the keys that share a group; NaN where the group is NaN."""
 
 
+class Machine(AlongTime, OverKeys, Protocol):
+    """The words in which steps are written."""
+
+
 class Engine(Protocol):
     """A plan with memory for its state: what `program.stream` and `program.batch` drive.
 
-    One engine serves one thread at a time.
+    One engine serves one thread at a time. `rows` (fields of the plan, keys) is where a tick's inputs are put.
     """
 
-    def __init__(self, plan: Plan, layout: Layout, dtype: np.dtype[Any], keys: int) -> None: ...
+    rows: Planes
+
+    def tick(self, ordinal: int) -> Planes:
+        """Advance by the one row in `rows`; (outputs, keys), valid until the next tick."""
 
     def run(self, inputs: Sequence[Planes], ordinal: int, rows: int) -> list[Planes]:
         """Advance by `rows` rows, of which the first has number `ordinal` in its stream.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from penstock.factor import elementary
 from penstock.factor.layout import Layout
 from penstock.factor.passes import Plan
 from penstock.factor.reproducible import group_sums, row_sums
@@ -34,9 +35,9 @@ class NumpyMachine:
         self.ordinal = 0
         self.rows = 1
         self.nan = dtype.type(np.nan)
+        self.double = dtype == np.float64
 
     def constant(self, value: float) -> Array:
-        # An array, not a scalar: scalars take other loops, whose log or pow may differ in the last bit.
         return np.full((1, 1), value, self.dtype)
 
     def block(self, x: Any) -> Array:
@@ -65,16 +66,32 @@ class NumpyMachine:
     def floor(self, x: Any) -> Any:
         return np.floor(x)
 
-    # Contiguous operands, or NumPy may choose a loop of another last bit for them.
+    # NumPy's own differ in the last bit with version, length and neighbours.
     def log(self, x: Any) -> Any:
-        return np.log(np.ascontiguousarray(x))
+        return elementary.log(self, x)
 
     def exp(self, x: Any) -> Any:
-        return np.exp(np.ascontiguousarray(x))
+        return elementary.exp(self, x)
 
     def pow(self, x: Any, y: Any) -> Any:
-        x, y = np.broadcast_arrays(x, y)
-        return np.power(np.ascontiguousarray(x), np.ascontiguousarray(y))
+        return elementary.pow(self, x, y)
+
+    def wide(self, x: Any) -> Array:
+        return np.asarray(x, np.float64)
+
+    def narrow(self, x: Any) -> Array:
+        return np.asarray(x).astype(self.dtype, copy=False)
+
+    def exponent(self, x: Any) -> Array:
+        bits = np.ascontiguousarray(x).view(np.int64)
+        return (((bits >> 52) & 0x7FF) - 1023).astype(np.float64)
+
+    def fraction(self, x: Any) -> Array:
+        bits = np.ascontiguousarray(x).view(np.int64)
+        return ((bits & ((1 << 52) - 1)) | (1023 << 52)).view(np.float64)
+
+    def power_of_two(self, x: Any) -> Array:
+        return np.ascontiguousarray((np.asarray(x).astype(np.int64) + 1023) << 52).view(np.float64)
 
     # ---- along time ----
 
@@ -275,9 +292,10 @@ class NumpyEngine:
     CHUNK = 1 << 16
     """Values per array and chunk; the fewest rows are 32."""
 
-    def __init__(self, plan: Plan, layout: Layout, dtype: np.dtype[Any], keys: int) -> None:
+    def __init__(self, plan: Plan, layout: Layout, dtype: np.dtype[Any], keys: int, executor: object = None) -> None:
         self.machine = NumpyMachine(dtype, keys)
         self.planes = np.full((layout.rows, keys), np.nan, dtype)
+        self.rows = np.full((len(plan.inputs), keys), np.nan, dtype)
         fields = layout.by_node()
         slot = {node: i for i, node in enumerate(plan.nodes)}
         self._outputs = [slot[node] for node in plan.outputs]
@@ -300,6 +318,10 @@ class NumpyEngine:
 
     def _view(self, first: int, parts: int, depth: int) -> Array:
         return self.planes[first : first + parts * depth].reshape(parts, depth, -1)
+
+    def tick(self, ordinal: int) -> Array:
+        """As `Engine.tick`."""
+        return np.concatenate(self._chunk([row[None] for row in self.rows], ordinal, 1))
 
     def run(self, inputs: Sequence[Array], ordinal: int, rows: int) -> list[Array]:
         """As `Engine.run`; any number of rows."""

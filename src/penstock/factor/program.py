@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.util import find_spec
+from typing import Any, TypeAlias
 
 import numpy as np
 import xxhash
@@ -12,13 +14,13 @@ import xxhash
 from penstock.errors import FactorError
 from penstock.factor import frames
 from penstock.factor import ops as _ops
+from penstock.factor.executor import Executor
 from penstock.factor.factors import Factors
 from penstock.factor.graph import Node, digests, formula, topological
 from penstock.factor.layout import Layout
 from penstock.factor.live import Live, restore
 from penstock.factor.machine import Engine
-from penstock.factor.machine_numpy import NumpyEngine
-from penstock.factor.passes import PASSES, check, cut
+from penstock.factor.passes import PASSES, Plan, check, cut
 from penstock.factor.table import TABLE
 
 __all__ = ["Program", "compile"]
@@ -28,22 +30,40 @@ assert _ops  # fills the table
 Array = np.ndarray[Any, np.dtype[Any]]
 Symbol = str | int
 
-_ENGINES: dict[str, type[Engine]] = {"numpy": NumpyEngine}
+
+Maker: TypeAlias = "Callable[[int, Executor | None], Engine]"
+
+
+def _numpy(plan: Plan, layout: Layout, dtype: np.dtype[Any]) -> Maker:
+    from penstock.factor.machine_numpy import NumpyEngine
+
+    return partial(NumpyEngine, plan, layout, dtype)
+
+
+def _llvm(plan: Plan, layout: Layout, dtype: np.dtype[Any]) -> Maker:
+    from penstock.factor.engine_llvm import LlvmCode
+
+    return LlvmCode(plan, layout, dtype)
+
+
+_ENGINES = {"llvm": _llvm, "numpy": _numpy}
+"""What makes machines of a plan, by name: the first is taken unless one is asked for, the last needs no compiler."""
 
 
 def compile(
     factors: Mapping[str, object],
     *,
     dtype: str | np.dtype[Any] | type = "float64",
-    machine: str = "numpy",
+    engine: str | None = None,
     checked: bool = False,
 ) -> Program:
     """A program that computes `factors`.
 
     Takes   factors: a `Factors`, or a mapping of names to expressions or texts;
             dtype: "float64" or "float32", of all computation and state;
-            machine: "numpy";  checked: verify the graph after each pass.
-    Raises  FactorError for no factors, a dtype or machine there is not, a graph that does not fit the table.
+            engine: "llvm" for machine code, the default where llvmlite is installed, or "numpy"; both give the same
+            bits;  checked: verify the graph after each pass.
+    Raises  FactorError for no factors, a dtype or engine there is not, a graph that does not fit the table.
     """
     named = factors if isinstance(factors, Factors) else Factors(_mapping(factors))
     try:
@@ -52,11 +72,13 @@ def compile(
         kind = np.dtype(object)
     if kind not in (np.dtype("float32"), np.dtype("float64")):
         raise FactorError(expected="dtype 'float64' or 'float32'", got=repr(dtype))
-    if machine not in _ENGINES:
-        raise FactorError(expected=f"a machine of {', '.join(map(repr, _ENGINES))}", got=repr(machine))
+    if engine is None:
+        engine = "llvm" if find_spec("llvmlite") else "numpy"
+    if engine not in _ENGINES:
+        raise FactorError(expected=f"an engine of {', '.join(map(repr, _ENGINES))}", got=repr(engine))
     if not named:
         raise FactorError("there is no factor to compile", hint="f.Factors(name=expression, ...)")
-    return Program(named, kind, machine, checked)
+    return Program(named, kind, engine, checked)
 
 
 def _mapping(factors: object) -> Mapping[str, object]:
@@ -74,10 +96,10 @@ class Program:
     forgets (an exponential mean), which `lookback` does not count.
     """
 
-    def __init__(self, factors: Factors, dtype: np.dtype[Any], machine: str, checked: bool) -> None:
+    def __init__(self, factors: Factors, dtype: np.dtype[Any], engine: str, checked: bool) -> None:
         self.factors = factors
         self.dtype = dtype
-        self.machine = machine
+        self.engine = engine
         outputs: dict[str, Node] = dict(factors)
         self._history: list[tuple[str, str, dict[str, Node]]] = [("written", "as it was given", outputs)]
         if checked:
@@ -108,6 +130,8 @@ class Program:
         groups = {id(n.args[1]) for n in self.plan.nodes if n.op == "cs_group_sum"}
         others = {id(a) for n in self.plan.nodes for i, a in enumerate(n.args) if (n.op, i) != ("cs_group_sum", 1)}
         others |= {id(node) for node in self.plan.outputs}
+        self.new_engine: Maker = _ENGINES[engine](self.plan, self.layout, dtype)
+        """A machine with empty state for that many symbols, and the threads it may use."""
         self.labels = tuple(
             name
             for name, n in zip(self.inputs, self.plan.inputs, strict=True)
@@ -131,24 +155,29 @@ class Program:
             )
         return {name: at[node] for name, node in self._nodes.items()}
 
-    def engine(self, keys: int) -> Engine:
-        """A machine with empty state for `keys` symbols."""
-        return _ENGINES[self.machine](self.plan, self.layout, self.dtype, keys)
-
-    def batch(self, data: Any, *, symbol: str = "symbol", time: str = "ts_event", first: int = 0) -> Any:
+    def batch(
+        self,
+        data: Any,
+        *,
+        symbol: str = "symbol",
+        time: str = "ts_event",
+        first: int = 0,
+        executor: Executor | None = None,
+    ) -> Any:
         """The factors over history.
 
         Takes   data: a dict of (rows, symbols) arrays, or a long Arrow, polars or pandas frame with a row per symbol
                 and time; columns that are not inputs are ignored; a missing cell is NaN;
                 symbol, time: the frame's columns; first: ordinal of the first row in its stream, for the very
-                bits that a stream which began `first` rows earlier has once it is warm.
+                bits that a stream which began `first` rows earlier has once it is warm;
+                executor: threads to compute with (the NumPy engine has no use for them).
         Returns the same kind: a dict of (rows, symbols) arrays, or a frame with the rows of `data` in their order,
                 columns symbol, time and the outputs. Rows before `lookback` are NaN.
         Raises  FactorError for missing or unfit columns, unequal shapes, two rows of one symbol and time.
         """
         labels = frames.Labels(self.labels)
         panel = frames.read(data, self.inputs, self.dtype, labels, symbols=None, symbol=symbol, time=time)
-        engine = self.engine(len(panel.symbols or ()))
+        engine = self.new_engine(len(panel.symbols or ()), executor)
         return panel.wrap(dict(zip(self.outputs, engine.run(panel.inputs, first, panel.rows), strict=True)))
 
     def stream(
@@ -158,6 +187,7 @@ class Program:
         n: int | None = None,
         state: bytes | str | os.PathLike[str] | None = None,
         first: int = 0,
+        executor: Executor | None = None,
     ) -> Live:
         """The factors row by row.
 
@@ -165,7 +195,8 @@ class Program:
                 state: a snapshot or its file, of this or another program: state moves operator by operator and
                 symbol by symbol, and `live.cold` tells what had to start empty. Without `symbols` the snapshot's
                 are taken;
-                first: ordinal of the first row (a snapshot knows its own).
+                first: ordinal of the first row (a snapshot knows its own);
+                executor: threads to compute with; worth it from some hundred symbols on.
         Raises  FactorError for no, doubled or unfit symbols, or a snapshot that does not fit.
         """
         if symbols is not None and n is not None:
@@ -173,12 +204,12 @@ class Program:
         if n is not None:
             symbols = range(n)
         if state is not None:
-            return restore(self, state, symbols)
+            return restore(self, state, symbols, executor)
         if symbols is None:
             raise FactorError(
                 "a stream needs its symbols", hint="program.stream(['AAPL', 'MSFT']) or program.stream(n=16)"
             )
-        return Live(self, symbols, first=first)
+        return Live(self, symbols, first=first, executor=executor)
 
     def explain(self, name: str | None = None) -> str:
         """How an output (or all) is computed: the expression after each pass, stages, state and lookback."""

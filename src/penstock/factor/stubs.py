@@ -19,11 +19,14 @@ _HEAD = """\
 
 from typing import TypeAlias
 
+from penstock.factor import evaluate as evaluate
+from penstock.factor.executor import Executor as Executor
 from penstock.factor.factors import Factors as Factors
 from penstock.factor.graph import Node as Node
 from penstock.factor.graph import constant as constant
 from penstock.factor.graph import field as field
 from penstock.factor.graph import fields as fields
+from penstock.factor.libraries import library as library
 from penstock.factor.live import Live as Live
 from penstock.factor.ops.windowed import window_state as window_state
 from penstock.factor.program import Program as Program

@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, NoReturn
 
 from penstock.errors import FactorError
@@ -36,24 +36,33 @@ def parse(
     text: str,
     *,
     names: Mapping[str, Node] | None = None,
+    functions: Mapping[str, Callable[..., Node]] | None = None,
     fractional: Literal["refuse", "floor"] = "refuse",
     where: str | None = None,
 ) -> Node:
     """The expression that `text` describes.
 
     Takes   names: what a name stands for if not an input column (`{"adv20": f.ts_mean(amount, 20)}`);
+            functions: what a call stands for, in lower case, before the table is asked; it is given nodes;
             fractional: what to do with windows such as 8.93, "floor" being the convention of WorldQuant's paper;
             where: place for error messages.
     Raises  FactorError with the column of what cannot be read.
     """
-    return _Parser(text, dict(names or {}), fractional, where).whole()
+    return _Parser(text, dict(names or {}), dict(functions or {}), fractional, where).whole()
 
 
 class _Parser:
     """One pass over the tokens, one method per level of the grammar."""
 
-    def __init__(self, text: str, names: dict[str, Node], fractional: str, where: str | None) -> None:
-        self.text, self.names, self.fractional, self.where = text, names, fractional, where
+    def __init__(
+        self,
+        text: str,
+        names: dict[str, Node],
+        functions: dict[str, Callable[..., Node]],
+        fractional: str,
+        where: str | None,
+    ) -> None:
+        self.text, self.names, self.functions, self.fractional, self.where = text, names, functions, fractional, where
         self.tokens: list[tuple[str, str, int]] = []
         self.at = 0
         self.depth = 0
@@ -221,6 +230,8 @@ class _Parser:
             if not self.take(",") and not self.peek(")"):
                 self.fail(f"expected ',' or ')', got {self.tokens[self.at][1]!r}")
         self.expect(")")
+        if name.lower() in self.functions:
+            return self.functions[name.lower()](*args, **attrs)
         operator, args, more = self.resolve(name, args, column)
         for key, value in more.items():
             attrs.setdefault(key, value)

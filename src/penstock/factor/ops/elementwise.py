@@ -34,6 +34,7 @@ __all__ = [
     "or_",
     "pow",
     "sign",
+    "snap",
     "sqrt",
     "sub",
     "where",
@@ -209,6 +210,17 @@ def nan_to(m: Machine, x: Series, value: Number = 0.0) -> Value:
 def is_nan(m: Machine, x: Series) -> Value:
     """1 where x is NaN, else 0."""
     return m.where(m.present(x), 0.0, 1.0)
+
+
+@elementwise(tolerance=1 << 15, nan="NaN where x is")
+def snap(m: Machine, x: Series) -> Value:
+    """Round to a multiple of 2 ** -36 (float32: 2 ** -14), so that numbers near 1 that differ by rounding are equal.
+
+    For what is ranked afterwards: correlations of few ranks are often equal, but come out a bit apart.
+    """
+    # Next to the large number only multiples of the grid's step are representable.
+    large = 1.5 * 2.0**16 if m.double else 1.5 * 2.0**9
+    return (x + large) - large
 
 
 @elementwise(nan="NaN where x is NaN or infinite")

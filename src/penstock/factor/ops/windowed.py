@@ -19,7 +19,9 @@ __all__ = [
     "ts_argmax",
     "ts_argmin",
     "ts_corr",
+    "ts_corr_or_zero",
     "ts_cov",
+    "ts_cumsum",
     "ts_decay_linear",
     "ts_delay",
     "ts_ema",
@@ -32,6 +34,8 @@ __all__ = [
     "ts_quantile",
     "ts_rank",
     "ts_rsquare",
+    "ts_since_max",
+    "ts_since_min",
     "ts_skew",
     "ts_slope",
     "ts_sum",
@@ -156,6 +160,40 @@ def ts_argmax(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """
     value, position = m.window(s, ARGMAX, n, x)
     return m.where(m.present(value), position, m.nan)
+
+
+def _last(better: Callable[[Value, Value], Value]) -> Monoid:
+    """(value, rows since) of the best row, the newest of equals; a NaN is better than all."""
+
+    def combine(m: Machine, a: Summary, b: Summary, na: Value, nb: Value) -> Summary:
+        older = (better(a[0], b[0]) | ~m.present(a[0])) & m.present(b[0])
+        return m.where(older, a[0], b[0]), m.where(older, a[1] + nb, b[1])
+
+    return Monoid("value, rows since", 2, lambda m, x: (x, 0.0), combine)
+
+
+SINCE_MIN = _last(lambda old, new: old < new)
+SINCE_MAX = _last(lambda old, new: old > new)
+
+
+@windowed(state=window_state(SINCE_MIN), lookback=_full, degree=0)
+def ts_since_min(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
+    """How many rows ago the smallest of the last n was: 0 this row … n - 1; the newest of ties.
+
+    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    """
+    value, since = m.window(s, SINCE_MIN, n, x)
+    return m.where(m.present(value), since, m.nan)
+
+
+@windowed(state=window_state(SINCE_MAX), lookback=_full, degree=0)
+def ts_since_max(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
+    """How many rows ago the largest of the last n was: 0 this row … n - 1; the newest of ties.
+
+    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    """
+    value, since = m.window(s, SINCE_MAX, n, x)
+    return m.where(m.present(value), since, m.nan)
 
 
 def _mean(m: Machine, a: Summary, b: Summary, na: Value, nb: Value) -> Summary:
@@ -338,6 +376,25 @@ def ts_corr(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     return m.where(ratio > 1.0, 1.0, m.where(ratio < -1.0, -1.0, ratio))
 
 
+@windowed(
+    state=window_state(CORRELATION, 2),
+    lookback=_full,
+    least={"n": 2},
+    tolerance=8,
+    degree=0,
+    nan=MOMENT_NAN,
+)
+def ts_corr_or_zero(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
+    """Pearson's correlation of the last n rows, within ±1; 0 if one side's rows are all equal.
+
+    State   5 n + 5 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
+    """
+    _, _, mxy, mxx, myy = m.window(s, CORRELATION, n, x, y)
+    flat = m.present(mxy) & ((mxx == 0.0) | (myy == 0.0))
+    ratio = m.where(flat, 0.0, mxy / (m.sqrt(mxx) * m.sqrt(myy)))
+    return m.where(ratio > 1.0, 1.0, m.where(ratio < -1.0, -1.0, ratio))
+
+
 DECAY = Monoid(
     "sum, weighted sum", 2, lambda m, x: (x, x), lambda m, a, b, na, nb: (a[0] + b[0], a[1] + b[1] + na * b[0])
 )
@@ -504,3 +561,22 @@ def ts_ema(m: Machine, s: Value, x: Series, *, span: Rows) -> Value:
         return m.where(m.finite(x), moved, mean)
 
     return m.where(m.finite(x), m.scan(s.mean, step, x), m.nan)
+
+
+@windowed(
+    state=lambda: {"total": Cell()},
+    lookback=lambda: None,
+    tolerance=64,
+    nan="NaN at a row that is NaN or infinite; such rows are left out",
+)
+def ts_cumsum(m: Machine, s: Value, x: Series) -> Value:
+    """The sum of all finite rows so far. It never forgets, and its rounding errors stay.
+
+    State   1 cell per key.   Cost  O(1) per row.
+    """
+
+    def step(total: Value, x: Value) -> Value:
+        added = m.where(m.present(total), total + x, x)
+        return m.where(m.finite(x), added, total)
+
+    return m.where(m.finite(x), m.scan(s.total, step, x), m.nan)

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from penstock import factor as f
-from penstock.factor.engine_llvm import LlvmEngine
+from penstock.factor.llvm.engine import LlvmEngine
 from penstock.factor.machine_numpy import NumpyEngine
 from penstock.factor.table import TABLE, Kind
 

@@ -5,7 +5,7 @@ import pytest
 
 from penstock import factor as f
 from penstock.errors import FactorError
-from penstock.factor import jit
+from penstock.factor.llvm import jit
 
 close = f.field("close")
 DATA = {"close": np.arange(12.0).reshape(4, 3)}

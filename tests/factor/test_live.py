@@ -182,3 +182,24 @@ def test_streams_of_one_program_do_not_share_state(program):
     one, two = program.stream(n=1), program.stream(n=1)
     one.step(close=[5], volume=[1])
     assert two.step(close=[7], volume=[1])["e"].tolist() == [7]
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numpy"])
+def test_all_outputs_in_one_block(engine):
+    program = f.compile({"s": f.ts_sum(close, 2), "r": f.rank(volume)}, engine=engine)
+    live = program.stream(n=3)
+    with pytest.raises(FactorError, match="there is no row yet; push every input and run"):
+        live.block()
+    data = panel(4)
+    whole = program.batch(data)
+    for t in range(4):
+        live.push(0, data["close"][t])
+        live.push(1, data["volume"][t])
+        live.run()
+        rows = live.block()
+        assert rows.shape == (2, 3)
+        assert not rows.flags.writeable
+        for i, name in enumerate(program.outputs):
+            assert rows[i].tobytes() == whole[name][t].tobytes() == live.current(name).tobytes()
+    live.batch(data)
+    assert live.block()[0].tobytes() == live.current("s").tobytes()

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 
 from penstock import factor as f
-from penstock.factor import elementary, native
-from penstock.factor.engine_llvm import LlvmEngine
+from penstock.factor import elementary
+from penstock.factor.llvm.engine import LlvmEngine
+from penstock.factor.llvm.machine import LlvmMachine
+from penstock.factor.llvm.rows import RowMachine as CompiledRows
 from penstock.factor.machine import AlongTime, Engine, Machine, OverKeys
-from penstock.factor.machine_llvm import LlvmMachine
 from penstock.factor.machine_numpy import NumpyEngine, NumpyMachine
 from penstock.factor.ops.windowed import SHORT
 from penstock.factor.reproducible import row_sums
@@ -261,11 +262,11 @@ def test_machines_have_all_words():
         (Engine, NumpyEngine),
         (Engine, LlvmEngine),
         (AlongTime, LlvmMachine),
-        (OverKeys, native.RowMachine),
+        (OverKeys, CompiledRows),
     )
     for protocol, made in pairs:
         for name, method in inspect.getmembers(protocol, inspect.isfunction):
-            if not name.startswith("_") and (made is not native.RowMachine or name.startswith(("row", "group"))):
+            if not name.startswith("_") and (made is not CompiledRows or name.startswith(("row", "group"))):
                 theirs = inspect.signature(getattr(made, name)).parameters
                 assert list(inspect.signature(method).parameters) == list(theirs), name
                 if len(theirs) > 3:

@@ -206,7 +206,7 @@ class Executor:
         self._end: weakref.finalize[Any, Any] | None = None
 
     def _start(self) -> None:
-        from penstock.factor import jit
+        from penstock.factor.llvm import jit
 
         self._pid = os.getpid()
 

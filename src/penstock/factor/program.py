@@ -41,7 +41,7 @@ def _numpy(plan: Plan, layout: Layout, dtype: np.dtype[Any]) -> Maker:
 
 
 def _llvm(plan: Plan, layout: Layout, dtype: np.dtype[Any]) -> Maker:
-    from penstock.factor.engine_llvm import LlvmCode
+    from penstock.factor.llvm.engine import LlvmCode
 
     return LlvmCode(plan, layout, dtype)
 

@@ -55,7 +55,7 @@ class Encoder:
         options = self.meta.options
         for batch in batches:
             step = batch.num_rows
-            if not whole and (size := batch.nbytes) > options.max_batch_bytes:
+            if not whole and (size := _nbytes(batch)) > options.max_batch_bytes:
                 step = max(1, int(step * options.max_batch_bytes / size))
             for at in range(0, batch.num_rows, step):
                 part = batch if step == batch.num_rows else batch.slice(at, step)
@@ -74,9 +74,9 @@ class Encoder:
     def _check_rows(self, batch: pa.RecordBatch) -> None:
         """Refuse a batch one of whose rows alone is over the limit."""
         if batch.num_rows == 1:
-            self._too_large(batch.nbytes)
+            self._too_large(_nbytes(batch))
         for i in range(batch.num_rows):
-            size = batch.slice(i, 1).nbytes
+            size = _nbytes(batch.slice(i, 1))
             if size > self.meta.options.max_row_bytes:
                 self._too_large(size, i)
 
@@ -90,6 +90,14 @@ class Encoder:
             size=size,
             limit=limit,
         )
+
+
+def _nbytes(batch: pa.RecordBatch) -> int:
+    """Bytes of a batch's rows; of the buffers they lie in where pyarrow cannot tell (before 19, of text views)."""
+    try:
+        return int(batch.nbytes)
+    except pa.ArrowException:
+        return int(batch.get_total_buffer_size())
 
 
 def is_rows(data: Any) -> bool:

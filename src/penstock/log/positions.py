@@ -51,6 +51,9 @@ create table if not exists positions (
 """
 
 
+_PARENTS: Final[list[sqlite3.Connection]] = []  # in a forked child: what it must not touch
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
     """Done are all windows closed at an offset below `offset`, and those at it up to number `index`."""
@@ -70,7 +73,6 @@ class Catalogue:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
-        self._parents: list[sqlite3.Connection] = []
         self.after_fork()
         at_fork(self)
 
@@ -78,16 +80,20 @@ class Catalogue:
         self._mutex = threading.Lock()
         if self._connection is not None:
             # A connection must not cross a fork, and must not even be closed in the child.
-            self._parents.append(self._connection)
+            _PARENTS.append(self._connection)
             self._connection = None
 
     def _open(self) -> sqlite3.Connection:
         if self._connection is None:
             with _storage(self.path):
                 connection = sqlite3.connect(self.path, timeout=30, check_same_thread=False, isolation_level=None)
-                connection.execute("pragma journal_mode=wal")
-                connection.execute("pragma synchronous=full")
-                connection.execute(_SCHEMA)
+                try:
+                    connection.execute("pragma journal_mode=wal")
+                    connection.execute("pragma synchronous=full")
+                    connection.execute(_SCHEMA)
+                except BaseException:
+                    connection.close()
+                    raise
             self._connection = connection
         return self._connection
 
@@ -145,6 +151,10 @@ class Catalogue:
             if self._connection is not None:
                 self._connection.close()
             self._connection = None
+
+    def __del__(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
 
 
 @contextlib.contextmanager

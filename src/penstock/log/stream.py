@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ class Stream(Readable):
                         self._bell,
                         durability=options.durability,
                         segment_bytes=options.segment_bytes,
-                        on_roll=self._expire,
+                        on_roll=partial(_expire, self._folder, self._catalogue),  # not a method: it would be a cycle
                     )
         return self._writer_of
 
@@ -315,16 +316,7 @@ class Stream(Readable):
     def retain(self) -> int:
         """Drop the segments that the stream's retention allows; returns how many. It also runs at every new segment."""
         with self._writer().locked():
-            return len(self._expire())
-
-    def _expire(self) -> list[int]:
-        retention = Meta.load(self._folder).options.retention  # another process may have set it
-        committed = None
-        if retention.until is not None:
-            found = peek(self._folder, self._catalogue, self.name, retention.until, self._meta.created_ns)
-            committed = None if found is None else found.low
-        with storage(self._folder, "the removal of old segments"):
-            return expire(self._folder, retention, committed)
+            return len(_expire(self._folder, self._catalogue))
 
     @property
     def is_there(self) -> bool:
@@ -361,6 +353,16 @@ class Stream(Readable):
             self._writer_of.close()
             self._writer_of = None
         self._segments.clear()
+
+
+def _expire(folder: Path, catalogue: Catalogue) -> list[int]:
+    meta = Meta.load(folder)  # another process may have set the retention
+    retention, committed = meta.options.retention, None
+    if retention.until is not None:
+        found = peek(folder, catalogue, meta.name, retention.until, meta.created_ns)
+        committed = None if found is None else found.low
+    with storage(folder, "the removal of old segments"):
+        return expire(folder, retention, committed)
 
 
 def _origin(origin: Any) -> tuple[int, int, int]:

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.factor import jit
 from penstock.factor.executor import SYSCALL, Executor
-from penstock.factor.kernels import scratch_bytes
 from penstock.factor.layout import Layout
-from penstock.factor.native import CONTEXT, lanes_of, write
+from penstock.factor.llvm import jit
+from penstock.factor.llvm.loop import CONTEXT
+from penstock.factor.llvm.module import lanes_of, write
+from penstock.factor.llvm.pieces import scratch_bytes
 from penstock.factor.passes import Plan
 
 if TYPE_CHECKING:

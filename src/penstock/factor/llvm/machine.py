@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from penstock.factor import elementary
-from penstock.factor.emit import I64, Code, Value, Variable, kind
 from penstock.factor.layout import Field
+from penstock.factor.llvm.emit import I64, Code, Value, Variable, kind
 from penstock.factor.ops.windowed import SHORT
 from penstock.factor.table import Monoid
 

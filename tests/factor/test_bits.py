@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from functools import partial
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from penstock import factor as f
+from penstock.factor.llvm import jit
 from penstock.factor.llvm.engine import LlvmEngine
 from penstock.factor.machine_numpy import NumpyEngine
 from penstock.factor.table import TABLE, Kind
@@ -298,4 +300,17 @@ def test_ranks_of_rows_that_are_hard_to_sort(dtype, keys):
     outputs = {"order": TABLE["cs_order"](a), "low": TABLE["cs_quantile"](a, 0.1), "high": TABLE["cs_quantile"](a, 0.9)}
     code, definition = (f.compile(outputs, dtype=dtype, engine=engine) for engine in ("llvm", "numpy"))
     panel = {"a": np.array(rows).astype(dtype)}
+    assert_same(code.batch(panel), definition.batch(panel))
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the processors of another family")
+@pytest.mark.parametrize("cpu", ["x86-64", "x86-64-v3"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_bits_do_not_depend_on_the_processor(monkeypatch, cpu, dtype):
+    # Without and with AVX2; the machine at hand, which may have AVX-512, is what all other tests use.
+    target, triple, _, _ = jit._target()
+    monkeypatch.setattr(jit, "_target", lambda: (target, triple, cpu, ""))
+    outputs = everything((3, 7))
+    panel = wild(11, 40, 19, dtype)
+    code, definition = (f.compile(outputs, dtype=dtype, engine=engine) for engine in ("llvm", "numpy"))
     assert_same(code.batch(panel), definition.batch(panel))

@@ -1,7 +1,7 @@
 """Logarithm, exponential and power in the words of the machine, so that every machine gives the same bits.
 
 All of it is float64 arithmetic; float32 is widened first and rounded once at the end. Errors, measured against 200-bit
-arithmetic over all binary orders: `log` and `exp` below 1 ulp, `pow` below 1 ulp (float32: 0.51 ulp, all three).
+arithmetic over all binary orders: `log` 0.75 ulp, `exp` 0.8, `pow` 1.3; in float32 0.5 ulp, all three.
 
 Source  for the form of log: Tang (1990), ACM TOMS 16(4); for exact sums and products: Dekker (1971), Numerische
         Mathematik 18. The polynomials are interpolated at Chebyshev nodes.

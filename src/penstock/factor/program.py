@@ -196,7 +196,8 @@ class Program:
                 symbol by symbol, and `live.cold` tells what had to start empty. Without `symbols` the snapshot's
                 are taken;
                 first: ordinal of the first row (a snapshot knows its own);
-                executor: threads to compute with; worth it from some hundred symbols on.
+                executor: threads to compute with, mostly for `live.batch`: a tick has little to share and waits for
+                them at every cross-sectional stage; measure before you give one.
         Raises  FactorError for no, doubled or unfit symbols, or a snapshot that does not fit.
         """
         if symbols is not None and n is not None:

@@ -1,6 +1,6 @@
 """Instructions in LLVM's text form: values that overload operators, loops, branches, variables.
 
-A function is written into four sections that end up one after the other, so that what a loop body turns out to need
+A function is written into sections that end up one after the other, so that what a loop body turns out to need
 (a counter, a cell in a register) can still be set up before it: `entry`, once per call; `block`, once per key block;
 `body`, once per row; `after`, once per row after the body; `end`, once per key block after its rows.
 
@@ -238,10 +238,6 @@ class Code:
         kinds = [v.kind for v in (x, y) if isinstance(v, Value)]
         wide = max(kinds, key=lambda k: k.lanes)
         return self.like(wide, x), self.like(wide, y)
-
-    def opaque(self, x: Value) -> Value:
-        """x, of which the optimizer knows nothing: counters that it would study for longer than all else takes."""
-        return self.put(x.kind, f'call {x.kind.text} asm "", "=r,0"({x.kind.text} {x.text})')
 
     def cast(self, how: str, x: Value, base: str) -> Value:
         """A conversion instruction: fptrunc, fpext, sitofp, zext, trunc, bitcast, …"""

@@ -199,7 +199,7 @@ class LlvmMachine(Words):
                 first = code.put(I64, f"urem i64 {self.ordinal.text}, {n}")
             with code.into("block"):
                 counter = code.variable(I64, first)
-            self._phases[n] = now = code.opaque(counter.get())
+            self._phases[n] = now = counter.get()
             with code.into("after"):
                 following = now + 1
                 counter.set(code.select(following == n, 0, following))

@@ -78,7 +78,7 @@ class RowMachine:
 
     def store(self, x: Any, plane: Value) -> None:
         """Compute a row into a plane."""
-        if isinstance(x, Lazy) and x.plane is plane:
+        if isinstance(x, Lazy) and x.plane is not None and x.plane.text == plane.text:
             return
         with self.code.loop(0, Value(self.code, I64, "%blocks")) as block:
             made = self.words.spread(x.at(block) if isinstance(x, Lazy) else x)

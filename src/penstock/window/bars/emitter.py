@@ -13,7 +13,7 @@ from penstock.errors import WindowError
 from penstock.window.bars.bars import Bars
 from penstock.window.clocks import EventClock
 from penstock.window.emitter import Emitter, EmitterStatistics
-from penstock.window.grid import DAY_NS
+from penstock.window.grid import DAY_NS, LOWEST
 from penstock.window.logic import Logic
 from penstock.window.pending import Group, Int64, Rows, runs
 from penstock.window.pick import Closed, Pick
@@ -21,7 +21,6 @@ from penstock.window.pick import Closed, Pick
 __all__ = ["BarWindow"]
 
 _ROW = "penstock.row"
-_CAME = 4096  # places remembered between the oldest open bar and now
 
 
 class BarWindow(Emitter):
@@ -54,7 +53,7 @@ class BarWindow(Emitter):
 
     @property
     def lowest_open(self) -> int | None:
-        """Offset of a row before which none lies in an open bar; None when none is open. Exact to one push."""
+        """Offset of a row before which none lies in an open bar; None when none is open."""
         windower = self._windower
         assert isinstance(windower, _BarMaker)
         return windower.since
@@ -72,21 +71,23 @@ class _BarMaker:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._since = 0
-        # (latest event time of all rows before an offset, that offset), one for each feed: both grow
-        self._came: deque[tuple[int, int]] = deque()
         # the longest a bar can be; by local days and sessions the hour of a clock change comes to it
         self._longest = bars.size_ns + (DAY_NS // 12 if bars.size_ns >= DAY_NS else 0)
+        self._step = max(1, self._longest // 16)
+        self._latest = LOWEST
+        # (latest event time of all rows so far, in steps; offset of the first row with it): both grow
+        self._came: deque[tuple[int, int]] = deque()
 
     @property
     def since(self) -> int | None:
-        """Offset of a row before which none lies in an open bar; None when none is open."""
+        """Offset of a row before which none lies in an open bar; None when none is open. However rows are cut."""
         due = self._bars.next_due
         if due is None or not self._bars.any_open:
             return None
-        while self._came and self._came[0][0] < due - self._longest - 1:
-            self._since = self._came.popleft()[1]
-        return self._since
+        begin = (due - self._bars.lateness_ns - self._longest - 1) // self._step
+        while self._came[0][0] < begin:
+            self._came.popleft()
+        return self._came[0][1]
 
     def bind(self, schema: pa.Schema) -> None:
         pass
@@ -101,17 +102,12 @@ class _BarMaker:
         late: Int64 | None = None
         if self._bars.late == "side" and (side := self._bars.late_rows()):
             late = np.concatenate([some.column(_ROW).to_numpy() for some in side])
-        latest = int(times.max())
-        if self._came:
-            latest = max(latest, self._came[-1][0])
-        else:
-            self._since = first
-        if not self._bars.any_open:
-            self._came.clear()
-            self._since = first + len(rows)
-        elif len(self._came) == _CAME:  # bars much longer than the rows of a feed: every other place will do
-            self._came = deque(list(self._came)[1::2])
-        self._came.append((latest, first + len(rows)))
+        latest = np.maximum(np.maximum.accumulate(times), self._latest)
+        steps = latest // self._step
+        last = self._came[-1][0] if self._came else int(steps[0]) - 1
+        at = np.flatnonzero(np.diff(steps, prepend=last))
+        self._came.extend(zip(steps[at].tolist(), rows.offsets[at].tolist(), strict=True))
+        self._latest = int(latest[-1])
         if not made.num_rows:
             return [], late
         causes = self._bars.positions
@@ -138,7 +134,6 @@ class _BarMaker:
     def _at(self, made: pa.RecordBatch, position: int, watermark: int) -> list[Closed]:
         if not self._bars.any_open:
             self._came.clear()
-            self._since = position
         count = made.num_rows
         if not count:
             return []
@@ -155,11 +150,10 @@ class _BarMaker:
         return self._bars.statistics().open
 
     def save(self) -> list[Group]:
-        since = self.since  # drops what it passed
-        return [([self._since if since is None else since, *chain.from_iterable(self._came)], [])]
+        return [([self._latest, *chain.from_iterable(self._came)], [])]
 
     def load(self, groups: list[Group]) -> None:
-        (self._since, *came), _ = groups[0]
+        (self._latest, *came), _ = groups[0]
         self._came = deque(zip(came[::2], came[1::2], strict=True))
 
     def parameters(self) -> dict[str, Any]:

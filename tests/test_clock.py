@@ -42,7 +42,7 @@ def test_durations(value: object, ns: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "1 fortnight", "m", "-1s", None, True, float("nan"), float("inf"), -1, "1m x", [], np.timedelta64("NaT")],
+    ["", "1 fortnight", "m", "-1s", None, True, float("nan"), float("inf"), -1, "1m x", [], np.timedelta64("NaT", "s")],
 )
 def test_no_duration(value: object) -> None:
     with pytest.raises(UsageError, match="expected a "):
@@ -82,7 +82,7 @@ def test_nanoseconds_are_kept() -> None:
         ("2026-13-01T00:00Z", "a time with its zone"),
         (17, "a time with its zone"),
         (None, "a time with its zone"),
-        (np.datetime64("NaT"), "a time that fits"),
+        (np.datetime64("NaT", "ns"), "a time that fits"),
         (np.datetime64("3000-01-01"), "a time that fits"),
         (pd.NaT, "a time"),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
 import sys
@@ -43,13 +42,27 @@ def stdout() -> Iterator[IO[bytes]]:
         file.flush()
         return
     # Without buffers (python -u) a write may take a part and say so, which the writers of formats do not expect.
-    whole = io.BufferedWriter(file)
+    raw = _Raw(file)
+    whole = io.BufferedWriter(raw)
     try:
         yield whole
         whole.flush()
     finally:
-        with contextlib.suppress(OSError):
-            whole.detach()
+        raw.file = None  # what could not be written must not be tried again when `whole` goes
+        whole.detach()
+
+
+class _Raw(io.RawIOBase):
+    """A raw file, or, without one, nowhere."""
+
+    def __init__(self, file: io.RawIOBase) -> None:
+        self.file: io.RawIOBase | None = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int | None:
+        return len(data) if self.file is None else self.file.write(data)
 
 
 def write(text: str | bytes) -> None:

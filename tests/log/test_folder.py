@@ -105,7 +105,7 @@ def test_bad_schema_and_attributes_make_no_stream(hub: Folder) -> None:
         ({"max_row_bytes": "1"}, "expected max_row_bytes of at least 1, got '1'"),
     ):
         with pytest.raises(UsageError, match=message):
-            hub.stream("s", **options)  # type: ignore[arg-type]
+            hub.stream("s", **options)
     assert hub.names() == []
 
 
@@ -179,7 +179,7 @@ def test_drop_stops_every_producer_and_reader(doomed: Stream, hub: Folder, again
     hub.drop("s")
     waiting.join(10)
     assert len(caught) == 1
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: producer.append({"n": 8}),
         lambda: lazy.append([{"n": 8}]),
         lambda: doomed.append({"n": 8}),
@@ -192,7 +192,8 @@ def test_drop_stops_every_producer_and_reader(doomed: Stream, hub: Folder, again
         lambda: lazy.group("g"),
         lambda: producer.widen(producer._meta.schema),
         *(reader.poll for reader in readers),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(UnknownStream, match="stream 's' was dropped - in .*; get it again"):
             call()
     assert hub.names() == []

@@ -20,6 +20,7 @@ from penstock.log import Damage, Folder, Stream
 from penstock.log.check import check
 from penstock.log.format import ENTRY_DTYPE, arrow_name, index_name
 from penstock.log.repair import repair
+from penstock.log.retention import remove
 
 Again = Callable[..., Stream]
 
@@ -73,7 +74,7 @@ def test_a_good_stream(stream: Stream, hub: Folder) -> None:
     assert (report.segments, report.entries, report.rows, report.lost) == (3, 35, 30, 0)
     assert (report.first_offset, report.next_offset) == (0, 30)
     assert report.bytes == stream.statistics().bytes
-    assert report.problems == report.leftovers == report.mended == ()
+    assert (report.problems, report.leftovers, report.mended) == ((), (), ())
     before = {path: path.read_bytes() for path in stream._folder.iterdir() if path.is_file()}
     assert stream.repair(give_up=True).mended == ()
     assert {path: path.read_bytes() for path in stream._folder.iterdir() if path.is_file()} == before
@@ -147,33 +148,26 @@ LOST: dict[str, tuple[list[Damage], Callable[[Stream], Any], set[int]]] = {
     "no data, first": ([Damage.NO_DATA], lambda s: data_of(s, 0).unlink(), set(range(10))),
     "no data, middle": ([Damage.NO_DATA], lambda s: data_of(s, 10).unlink(), set(range(10, 20))),
     "no data, last": ([Damage.NO_DATA], lambda s: data_of(s, 20).unlink(), set(range(20, 30))),
-    "no segment": (
-        [Damage.GAP],
-        lambda s: (data_of(s, 10).unlink(), index_of(s, 10).unlink()),
-        set(range(10, 20)),
-    ),
-    "only a creation": (
-        [Damage.GAP],
-        lambda s: (data_of(s, 10).write_bytes(s._encoder.codec.prefix), index_of(s, 10).unlink()),
-        set(range(10, 20)),
-    ),
-    "entry and message": (
-        [Damage.ENTRY],
-        lambda s: (
-            spoil(data_of(s, 10), int(entry_of(s, 10, 4)["position"]), b"?" * 200),
-            spoil(index_of(s, 10), 3 * 128, bytes(3 * 128)),
-        ),
-        {12, 13, 14},
-    ),
-    "entries and data cut off": (
-        [Damage.GAP],
-        lambda s: (
-            os.truncate(data_of(s, 10), int(entry_of(s, 10, 4)["position"])),
-            os.truncate(index_of(s, 10), 4 * 128),
-        ),
-        set(range(13, 20)),
-    ),
+    "no segment": ([Damage.GAP], lambda s: remove(s._folder, 10), set(range(10, 20))),
+    "only a creation": ([Damage.GAP], lambda s: only_a_creation(s), set(range(10, 20))),
+    "entry and message": ([Damage.ENTRY], lambda s: entry_and_message(s), {12, 13, 14}),
+    "entries and data cut off": ([Damage.GAP], lambda s: both_cut_off(s), set(range(13, 20))),
 }
+
+
+def only_a_creation(stream: Stream) -> None:
+    data_of(stream, 10).write_bytes(stream._encoder.codec.prefix)
+    index_of(stream, 10).unlink()
+
+
+def entry_and_message(stream: Stream) -> None:
+    spoil(data_of(stream, 10), int(entry_of(stream, 10, 4)["position"]), b"?" * 200)
+    spoil(index_of(stream, 10), 3 * 128, bytes(3 * 128))
+
+
+def both_cut_off(stream: Stream) -> None:
+    os.truncate(data_of(stream, 10), int(entry_of(stream, 10, 4)["position"]))
+    os.truncate(index_of(stream, 10), 4 * 128)
 
 
 @pytest.mark.filterwarnings("ignore::penstock.errors.PenstockWarning")

@@ -9,8 +9,8 @@ import pytest
 from penstock.errors import OffsetError, PenstockWarning
 from penstock.log import Folder, Position, Retention, Stream
 from penstock.log.format import arrow_name, index_name
-from penstock.log.retention import EXPIRED, expire, remove
-from penstock.log.segment import firsts
+from penstock.log.retention import expire, remove
+from penstock.log.segment import EXPIRED, firsts
 
 Again = Callable[..., Stream]
 

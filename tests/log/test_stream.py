@@ -66,7 +66,8 @@ def test_all_forms_of_rows(form: str, hub: Folder, prices: pa.Schema, again: Cal
 def test_one_dict_and_nothing(hub: Folder, prices: pa.Schema) -> None:
     stream = hub.stream("s", schema=prices)
     assert stream.append({"n": 1, "text": "a"}) == range(0, 1)
-    for nothing in ([], (), iter(()), prices.empty_table(), pa.table({"n": pa.array([], "int8")})):
+    empty: list[Any] = [[], (), iter(()), prices.empty_table(), pa.table({"n": pa.array([], "int8")})]
+    for nothing in empty:
         assert stream.append(nothing) == range(1, 1)
     assert len(stream) == 1
     assert bool(stream)
@@ -426,7 +427,7 @@ def test_async_twins(hub: Folder, prices: pa.Schema) -> None:
         assert sorted(seen) == list(range(30))
         assert (await stream.aread(10, 12)).num_rows == 2
         assert [batch async for batch in stream.atail(timeout=0.01)] == []
-        forever = asyncio.create_task(anext(stream.atail()))
+        forever: asyncio.Future[Any] = asyncio.ensure_future(anext(stream.atail()))
         await asyncio.sleep(0)
         forever.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -498,7 +499,7 @@ def test_widening(hub: Folder, again: Callable[..., Stream]) -> None:
     stream.append([{"n": 1, "f": 0.5}])
     follow = reading.reader()
     wide = pa.schema([pa.field("n", pa.int64()), ("f", pa.float64()), ("new", pa.string())])
-    assert stream.widen(wide) is None
+    stream.widen(wide)
     assert stream.schema.equals(wide)
     stream.append({"n": 2**40, "f": 1e300, "new": "x"})
     assert stale.schema.equals(wide)
@@ -676,8 +677,8 @@ def test_rows_that_are_too_large(hub: Folder, prices: pa.Schema) -> None:
         RowTooLarge, match=r"expected a row of at most 67108864 bytes, got 1000\d+ bytes - in stream 's'"
     ) as e:
         stream.append({"n": 1, "text": "x" * 100_000_000})
-    assert e.value.limit == 64 << 20
-    assert e.value.size > 100_000_000
+    assert e.value.__dict__["limit"] == 64 << 20
+    assert e.value.__dict__["size"] > 100_000_000
     with pytest.raises(RowTooLarge, match=r"split it, or open the stream with max_row_bytes=134217728"):
         stream.append(pa.table({"n": [1], "text": ["x" * 100_000_000]}, prices))
     small = hub.stream("small", schema=prices, max_row_bytes=1000)

@@ -113,7 +113,7 @@ def test_the_market_schemas_have_templates(schema: pa.Schema) -> None:
 
 
 def test_documents() -> None:
-    rows = [{"a": 1}, {"text": "é" * 100, "deep": {"list": [1, None]}}, {"x" * 7: None}]
+    rows: list[dict[str, Any]] = [{"a": 1}, {"text": "é" * 100, "deep": {"list": [1, None]}}, {"x" * 7: None}]
     template = template_of(DOCUMENT)
     messages = [encoded(template, row) for row in rows]
     for message, row in zip(messages, rows, strict=True):

@@ -91,9 +91,9 @@ class Report:
 
 @dataclass(slots=True)
 class Survey:
-    """One segment looked at: its entries (None: unreadable), its codec if its schema is known, where it ends."""
+    """One segment looked at: its readable entries, its codec if its schema is known, where it ends."""
 
-    entries: list[Entry | None] = field(default_factory=list)
+    entries: int = 0
     codec: Codec | None = None
     problems: list[Problem] = field(default_factory=list)
     stop: int = 0
@@ -121,7 +121,7 @@ def check(folder: Path) -> Report:
                 raise
     return Report(
         len(surveys),
-        sum(entry is not None for one in surveys for entry in one.entries),
+        sum(one.entries for one in surveys),
         sum(one.rows for one in surveys),
         sum(one.lost for one in surveys),
         sum(one.bytes for one in surveys),
@@ -182,11 +182,16 @@ def survey(folder: Path, first: int, following: int | None, data_size: int, inde
             problem(Damage.GAP, data_path, 0, first, following, True)
         return found  # else its creation was cut short: no segment yet
     index = index_path.read_bytes()[:index_size]
-    found.entries = [unpack(index, at) for at in range(0, len(index) - ENTRY_BYTES + 1, ENTRY_BYTES)]
+    total = len(index) // ENTRY_BYTES
+
+    def entry_at(number: int) -> Entry | None:
+        return unpack(index, number * ENTRY_BYTES) if number < total else None
+
     found.bytes = data_size + index_size
     with data_path.open("rb") as file:
         view = memoryview(mmap.mmap(file.fileno(), data_size, prot=mmap.PROT_READ) if data_size else b"")
-    header = found.entries[0] if found.entries else None
+    header = entry_at(0)
+    found.entries = header is not None
     lengths = message_lengths(view[: 1 << 20])
     length = lengths[0] if lengths else 0
     if header is None or header.kind is not Kind.HEADER:
@@ -198,16 +203,16 @@ def survey(folder: Path, first: int, following: int | None, data_size: int, inde
         length = header.length
     with contextlib.suppress(ValueError):
         found.codec = Codec(schema_of(view[:length]))
-    offset, position, number, is_sealed, seal_at = first, length, 1, False, len(found.entries)
-    while number < len(found.entries):
-        entry = found.entries[number]
+    offset, position, number, is_sealed, is_torn, seal_at = first, length, 1, False, False, total
+    while number < total:
+        entry = entry_at(number)
         if entry is None:
             begin = number
-            while number < len(found.entries) and found.entries[number] is None:
+            while number < total and (after := entry_at(number)) is None:
                 number += 1
-            after = found.entries[number] if number < len(found.entries) else None
             if after is None and following is None:
-                break  # a torn end, seen below
+                is_torn = True
+                break
             stop, end = (following or 0, data_size) if after is None else (after.first, after.position)
             seal_at = begin if after is None else seal_at
             if stop == offset:  # it held no rows: it was the seal
@@ -225,19 +230,20 @@ def survey(folder: Path, first: int, following: int | None, data_size: int, inde
                 problem(Damage.MESSAGE, data_path, entry.position, entry.first, entry.stop, True, **more)
             else:
                 found.rows += entry.rows
-        elif entry.kind is Kind.LOST:
+        found.entries += 1
+        if entry.kind is Kind.LOST:
             found.lost += entry.rows
         is_sealed = entry.kind is Kind.SEALED
         offset, position, number = entry.stop, entry.end, number + 1
     found.stop, found.position = offset, position
     if following is None:
-        if position < data_size or len(index) % ENTRY_BYTES or None in found.entries[1:]:
+        if position < data_size or len(index) % ENTRY_BYTES or is_torn:
             problem(Damage.TORN, data_path, position, offset, offset, False)
     elif offset < following:
         good = recovered(found.codec, view, position, data_size, following - offset, 0)
         damage = Damage.GAP if good is None else Damage.ENTRY
-        more = {"number": len(found.entries), "end": data_size}
-        problem(damage, index_path, len(found.entries) * ENTRY_BYTES, offset, following, good is None, **more)
+        more = {"number": total, "end": data_size}
+        problem(damage, index_path, total * ENTRY_BYTES, offset, following, good is None, **more)
         found.stop = following
     elif not is_sealed and not any(one.damage is Damage.ENTRY and not one.count for one in found.problems):
         problem(Damage.NO_SEAL, index_path, seal_at * ENTRY_BYTES, offset, offset, False)

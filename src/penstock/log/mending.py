@@ -22,7 +22,7 @@ from penstock.log.disk import storage
 from penstock.log.format import ENTRY_BYTES, NO_TIME, Entry, Kind, arrow_name, digest, index_name, pack, unpack
 from penstock.log.lock import FileLock
 from penstock.log.message import Codec, message_lengths, schema_of
-from penstock.log.segment import firsts
+from penstock.log.segment import dropped, firsts
 from penstock.records import event_column, event_times
 
 __all__ = [
@@ -188,6 +188,8 @@ def mend(folder: Path, first: int) -> bool:
         finally:
             lock.release()
             lock.close()
+    except FileNotFoundError:
+        raise dropped(folder) from None
     except OSError as error:
         raise _no_index(folder, first, f"none, and it cannot be rebuilt here ({error})") from error
     return True

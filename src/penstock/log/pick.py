@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from penstock.log.chunk import Chunk
 
 __all__ = ["Bound", "Columns", "When", "bound", "is_oldest"]
 
-When = int | str | datetime | None
+When = int | np.integer[Any] | str | datetime | np.datetime64 | None
 
 _MADE = {
     "_offset": pa.field("_offset", pa.int64(), nullable=False),

@@ -71,7 +71,7 @@ class Writer:
         self.appends = 0
         self._synced = 0  # segments before this one were synced whole
         self._look_at = 0.0  # when to see again whether the index still has its name
-        self._unsynced: int | None = None  # oldest segment that holds appends of ours since the last shared fdatasync
+        self._unsynced = 0  # oldest segment that may hold appends of ours that no shared fdatasync has covered
         self._data = self._index = -1
         self._renew()
         try:
@@ -242,10 +242,8 @@ class Writer:
     def _sync_appends(self) -> None:
         """Fdatasync what this object appended since the last time."""
         with self._mutex:
-            oldest, self._unsynced = self._unsynced, None
-            if oldest is None:
-                return
-            fds = [os.dup(self._data), os.dup(self._index)] if oldest == self._first else []
+            oldest, newest = self._unsynced, self._first
+            fds = [os.dup(self._data), os.dup(self._index)] if oldest == newest >= 0 else []
         try:
             if fds:
                 with storage(self.folder, "an fdatasync"):
@@ -253,10 +251,7 @@ class Writer:
                         os.fdatasync(fd)
             else:  # it was ended since; whoever did that may not have known that we want it synced
                 sync_segments(self.folder, [first for first in firsts(self.folder) if first >= oldest])
-        except BaseException:
-            with self._mutex:
-                self._unsynced = oldest if self._unsynced is None else min(oldest, self._unsynced)
-            raise
+                self._unsynced = max(oldest, newest)
         finally:
             for fd in fds:
                 os.close(fd)
@@ -290,8 +285,6 @@ class Writer:
         self._next += rows
         self._appended = now
         self.appends += 1
-        if self._unsynced is None:
-            self._unsynced = self._first
 
     def _cut(self, index_end: int, position: int) -> None:
         """Take back a write that did not come to its end."""

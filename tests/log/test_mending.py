@@ -226,6 +226,16 @@ def test_a_rebuild_cuts_a_torn_end(stream: Stream, again: Again) -> None:
     assert any("cut 50 bytes that hold no whole message, kept in" in str(w.message) for w in told)
 
 
+def test_a_data_file_that_is_none_has_no_index_to_rebuild(stream: Stream, again: Again) -> None:
+    index_of(stream).unlink()
+    whole = data_of(stream).read_bytes()
+    for other in (b"no arrow at all" * 10, whole[:8] + b"?" * 200 + whole[208:]):
+        data_of(stream).write_bytes(other)
+        with pytest.raises(CorruptSegment, match=r"expected an Arrow schema message, got \d+ bytes that begin with b'"):
+            again("s").append({"n": 10})
+        assert data_of(stream).read_bytes() == other
+
+
 def test_a_creation_cut_short_is_no_segment_and_no_warning(segments: Stream, again: Again) -> None:
     segments.seal()
     prefix = segments._encoder.codec.prefix

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.errors import GroupBusy, PenstockWarning, StorageError, StreamError, UsageError
+from penstock.errors import GroupBusy, PenstockWarning, ReadOnly, StorageError, StreamError, UsageError
 from penstock.log import Folder, Group, Position, Stream
 
 Fork = Callable[..., BaseProcess]
@@ -221,6 +221,14 @@ def test_a_catalogue_that_is_none_says_so(stream: Stream, hub: Folder) -> None:
     assert len(fresh.rows()) == 100
     (hub.path / "hub.sqlite").unlink()
     fresh.group("g").close()  # the failed attempt did not keep the lock
+
+
+def test_a_catalogue_that_cannot_be_opened_says_so(stream: Stream, hub: Folder) -> None:
+    (hub.path / "hub.sqlite").mkdir()
+    with pytest.raises(
+        ReadOnly, match=r"expected a writable hub, got unable to open database file - in .*; consumers keep"
+    ):
+        Folder(hub.path).stream("s").group("g")
 
 
 def test_a_catalogue_that_another_process_has_locked_is_waited_for(stream: Stream, hub: Folder) -> None:

@@ -196,6 +196,10 @@ def test_origins(hub: Folder, prices: pa.Schema, again: Callable[..., Stream]) -
         stream.append({"n": i, "text": "x"}, origin=("a" if i % 3 else "b", i, i * 2))
     stream.append([{"n": 99, "text": None}], origin=("c", -5))
     stream.append({"n": 100})
+    batches = [pa.record_batch({"n": [i], "text": ["t"]}, prices) for i in range(200, 205)]
+    before = stream.statistics().appends
+    stream.append(pa.Table.from_batches(batches), origin=("d", 7))
+    assert stream.statistics().appends == before + 1  # one commit, however the table came
     other = again("s")
     assert other.metadata().segments > 3
     assert (other.last_origin("a"), other.last_origin("b"), other.last_origin("c")) == ((38, 76), (39, 78), (-5, 0))
@@ -635,6 +639,7 @@ def test_mark_bounds_later_append_times(hub: Folder) -> None:
         (lambda s: s.change(retention={"until": 5}), UsageError, r"expected the name of a group, got 5"),
         (lambda s: s.change(durability="maybe"), UsageError, r'expected durability "os", "group" or "always", got .maybe.'),
         (lambda s: s.change(segment_bytes=0), UsageError, r"expected segment_bytes of at least 1, got 0"),
+        (lambda s: s.change(segment_byte=9), UsageError, r"expected an option of durability, .* did you mean 'segment_bytes'"),
         (lambda s: s.group(""), UsageError, r"expected a group name: printable text of at most 200 bytes, got ''"),
         (lambda s: s.group("g" * 300), UsageError, r"expected a group name"),
     ],

@@ -110,8 +110,8 @@ class _Repair:
             stamp = 1 if following is None else following.appended
             write_all(index, _header(problem.segment, prefix, stamp), 0)
 
-    def _schema(self, problem: Problem, _: int | None) -> None:
-        """Another segment, or the description, may have the same schema message."""
+    def _schema(self, problem: Problem, following: int | None) -> None:
+        """Another segment, or the description, may have the same schema message; without it no row can be read."""
         with self._open(problem.segment) as (data, index):
             header = unpack(os.pread(index, ENTRY_BYTES, 0))
             known = [Codec(Meta.load(self.folder).schema).prefix]
@@ -122,12 +122,10 @@ class _Repair:
                 if header is not None and len(prefix) == header.length and digest(prefix) == header.message:
                     write_all(data, prefix, 0)
                     return
-            if self.give_up:
-                # No copy of it: the description's schema, if that is as long. Rows are then checked by their digests.
-                prefix = known[0]
-                if header is not None and len(prefix) == header.length:
-                    write_all(data, prefix, 0)
-                    write_all(index, _header(problem.segment, prefix, header.appended), 0)
+        if self.give_up:
+            last = read_last(self.folder, problem.segment)
+            stop = following if last is None else last.stop
+            self._replace(problem.segment, problem.segment, stop or problem.segment, following)
 
     def _seal(self, problem: Problem, _: int | None) -> None:
         with self._open(problem.segment) as (_data, index):

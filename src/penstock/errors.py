@@ -137,7 +137,7 @@ class CorruptSegment(StorageError):
 
 
 class DiskFull(StorageError, OSError):
-    """No space left; nothing of the refused append stays."""
+    """No space left. `kept`: offsets of those parts of a large table that were committed; the rest left no trace."""
 
     __str__ = PenstockError.__str__
 

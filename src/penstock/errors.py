@@ -17,6 +17,7 @@
     ├── WindowError                    a window or bar definition that cannot work
     ├── ConsumerFailed                 the user's function raised and `on_error="stop"`
     ├── FactorError                    a factor that cannot be built or run
+    ├── CompileError                   code of ours that LLVM refuses, or lacks: please report it
     └── SourceError                    a feed, a file or a package that cannot be read
 
 Each error keeps its facts as attributes (`expected`, `got`, `where`, `hint`, and what its class names);
@@ -26,6 +27,7 @@ Each error keeps its facts as attributes (`expected`, `got`, `where`, `hint`, an
 from __future__ import annotations
 
 __all__ = [
+    "CompileError",
     "ConsumerFailed",
     "CorruptSegment",
     "DiskFull",
@@ -158,6 +160,10 @@ class ConsumerFailed(PenstockError):
 
 class FactorError(PenstockError, ValueError):
     """A factor that cannot be built or run."""
+
+
+class CompileError(PenstockError):
+    """Generated code that LLVM refuses, or that lacks a function: a mistake of ours, not of the caller."""
 
 
 class SourceError(PenstockError):

@@ -11,10 +11,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from penstock import factor as f
-from penstock.factor.llvm import jit
 from penstock.factor.llvm.engine import LlvmEngine
 from penstock.factor.machine_numpy import NumpyEngine
 from penstock.factor.table import TABLE, Kind
+from penstock.native import jit
 
 f.operators()
 NAMES = sorted(TABLE)

@@ -206,7 +206,7 @@ class Executor:
         self._end: weakref.finalize[Any, Any] | None = None
 
     def _start(self) -> None:
-        from penstock.factor.llvm import jit
+        from penstock.native import jit
 
         self._pid = os.getpid()
 

@@ -1,12 +1,10 @@
-"""Machine code for plans, by way of LLVM: from instructions up to the engine.
+"""Machine code for plans, by way of `penstock.native`: from instructions up to the engine.
 
-emit      instructions in LLVM's text form
 machine   the words along time as instructions
 kernels   what needs whole rows, as functions: pieces, sums, orders, groups
 rows      the words over keys as calls of these
 loop      copying in and out, and the loop that calls all functions
 module    a plan as one module of text
-jit       text to code, with a cache
 engine    memory and calls
 """
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from penstock.factor.executor import SYSCALL, Executor
 from penstock.factor.layout import Layout
-from penstock.factor.llvm import jit
 from penstock.factor.llvm.loop import CONTEXT
 from penstock.factor.llvm.module import lanes_of, write
 from penstock.factor.llvm.pieces import scratch_bytes
 from penstock.factor.passes import Plan
+from penstock.native import jit
 
 if TYPE_CHECKING:
     from penstock.factor.machine import Engine

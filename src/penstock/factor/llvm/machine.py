@@ -15,9 +15,9 @@ import numpy as np
 
 from penstock.factor import elementary
 from penstock.factor.layout import Field
-from penstock.factor.llvm.emit import I64, Code, Value, Variable, kind
 from penstock.factor.ops.windowed import SHORT
 from penstock.factor.table import Monoid
+from penstock.native.emit import I64, Code, Value, Variable, kind
 
 if TYPE_CHECKING:
     from penstock.factor.machine import AlongTime

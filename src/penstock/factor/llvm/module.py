@@ -15,13 +15,13 @@ import numpy as np
 
 from penstock.factor.graph import Node
 from penstock.factor.layout import Field, Layout
-from penstock.factor.llvm.emit import PTR, Code, Value
 from penstock.factor.llvm.kernels import Kernels
 from penstock.factor.llvm.loop import Call, Loop, context, named
 from penstock.factor.llvm.machine import LlvmMachine, Sorted, Words, close
 from penstock.factor.llvm.rows import RowMachine
 from penstock.factor.passes import Plan
 from penstock.factor.table import TABLE, Monoid
+from penstock.native.emit import PTR, Code, Value
 
 __all__ = ["Module", "lanes_of", "write"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from penstock.factor.llvm.emit import BOOL, I32, I64, PTR, Code, Value, Variable, kind
 from penstock.factor.llvm.pieces import DOUBLE, HEADER, Pieces
+from penstock.native.emit import BOOL, I32, I64, PTR, Code, Value, Variable, kind
 
 __all__ = ["COUNTED", "Orders"]
 

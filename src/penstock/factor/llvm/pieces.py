@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from penstock.factor.llvm.emit import BOOL, I64, PTR, Code, Value, kind
+from penstock.native.emit import BOOL, I64, PTR, Code, Value, kind
 
 __all__ = ["DOUBLE", "HEADER", "Pieces", "scratch_bytes"]
 

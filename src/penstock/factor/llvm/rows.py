@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from penstock.factor.llvm.emit import I64, PTR, Code, Value
 from penstock.factor.llvm.kernels import Kernels
 from penstock.factor.llvm.machine import Words
 from penstock.factor.llvm.pieces import DOUBLE
+from penstock.native.emit import I64, PTR, Code, Value
 
 __all__ = ["Lazy", "RowMachine"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from penstock.factor.llvm.emit import I64, Code, kind
 from penstock.factor.llvm.pieces import DOUBLE, Pieces
+from penstock.native.emit import I64, Code, kind
 
 __all__ = ["Sums"]
 

@@ -18,7 +18,7 @@ import llvmlite
 import llvmlite.binding as llvm
 import xxhash
 
-from penstock.errors import FactorError
+from penstock.errors import CompileError
 
 __all__ = ["Native", "compile_text", "folder"]
 
@@ -43,7 +43,7 @@ class Native:
     def address(self, name: str) -> int:
         found = int(self._engine.get_function_address(name))
         if not found:
-            raise FactorError(f"compiled code has no function {name!r}")
+            raise CompileError(f"compiled code has no function {name!r}")
         return found
 
 
@@ -65,7 +65,7 @@ def compile_text(text: str) -> Native:
     """Machine code for a module's text, from the cache if it is there.
 
     Cost  about 0.1 ms per instruction the first time, then a few milliseconds.
-    Raises  FactorError if LLVM refuses the text.
+    Raises  CompileError if LLVM refuses the text.
     """
     _, triple, cpu, features = _target()
     facts = f"{triple}|{cpu}|{features}|{llvmlite.__version__}|{llvm.llvm_version_info}|2|"
@@ -87,7 +87,7 @@ def _translate(text: str) -> bytes:
             module = llvm.parse_assembly(text)
             module.verify()
         except RuntimeError as error:
-            raise FactorError(f"the factor compiler wrote code that LLVM refuses: {error}") from error
+            raise CompileError(f"the compiler wrote code that LLVM refuses: {error}") from error
         module.triple = _target()[1]
         module.data_layout = str(machine.target_data)
         _optimize(module, machine)
@@ -115,7 +115,7 @@ def folder() -> Path | None:
         return Path(given) if given else None
     base = os.environ.get("XDG_CACHE_HOME")
     try:
-        return (Path(base) if base else Path.home() / ".cache") / "penstock" / "factor"
+        return (Path(base) if base else Path.home() / ".cache") / "penstock" / "native"
     except RuntimeError:  # no home
         return None
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from penstock import factor as f
-from penstock.errors import FactorError
-from penstock.factor.llvm import jit
+from penstock.errors import CompileError
+from penstock.native import jit
 
 close = f.field("close")
 DATA = {"close": np.arange(12.0).reshape(4, 3)}
@@ -86,7 +86,7 @@ def test_without_a_place_nothing_is_kept(tmp_path, monkeypatch):
     assert f.compile({"x": close + 1}, engine="llvm").batch(DATA)["x"][0, 0] == 1
     monkeypatch.delenv("PENSTOCK_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert jit.folder() == tmp_path / "penstock" / "factor"
+    assert jit.folder() == tmp_path / "penstock" / "native"
 
 
 def test_the_longest_unused_go(folder, monkeypatch):
@@ -99,7 +99,7 @@ def test_the_longest_unused_go(folder, monkeypatch):
 
 
 def test_what_llvm_refuses():
-    with pytest.raises(FactorError, match="the factor compiler wrote code that LLVM refuses: LLVM IR parsing error"):
+    with pytest.raises(CompileError, match="the compiler wrote code that LLVM refuses: LLVM IR parsing error"):
         jit.compile_text("define void @f() { nonsense }")
-    with pytest.raises(FactorError, match="compiled code has no function 'g'"):
+    with pytest.raises(CompileError, match="compiled code has no function 'g'"):
         jit.compile_text("define void @f() {\n ret void\n}").address("g")

@@ -70,9 +70,11 @@ def show(title: str, figures: dict[str, list[float]], unit: str, against: str) -
     return rows
 
 
-def arguments(description: str, **defaults: int) -> argparse.Namespace:
-    """--json FILE, --rounds N, and one option per keyword."""
-    parser = argparse.ArgumentParser(description=description)
+def arguments(description: str, parts: list[str] | None = None, **defaults: int) -> argparse.Namespace:
+    """--json FILE, --rounds N, one option per keyword, and which of the parts to run (all)."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    if parts is not None:
+        parser.add_argument("parts", nargs="*", default=parts, choices=parts, metavar="part")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--rounds", type=int, default=3)
     for name, value in defaults.items():

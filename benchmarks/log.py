@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from _report import arguments, rounds, show, write
 
 import penstock as ps
+from _report import arguments, rounds, show, write
 
 ROW = {"symbol": "AAPL", "ts_event": 1_700_000_000_000_000_000, "price": 190.25, "size": 100}
 DOCUMENT = {"symbol": "AAPL", "price": 190.25, "size": 100}

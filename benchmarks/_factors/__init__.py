@@ -1,0 +1,1 @@
+"""The parts of `factors.py`: data, the peer, and one module per table."""

@@ -7,7 +7,7 @@
 Every side gets the same matrices, made before the clock starts. KunQuant runs as it is fastest on this machine
 (AVX-512 lanes, symbols in blocks for history) into matrices that exist already, ours makes its own; pandas runs on a
 tenth of the rows. Operators are compared before anything is timed: with KunQuant within 1e-3 of the column's size (its
-own tests allow 1e-2), with the NumPy engine to the bit; where alphas differ, docs/alpha101.md says why. History is CPU time,
+own tests allow 1e-2), with the NumPy engine to the bit (docs/alpha101.md on alphas). History is CPU time,
 because other work on the machine does not change it; ticks and threads are wall time.
 
     python benchmarks/factors.py [operators libraries scaling] [--rows 500] [--symbols 4096] [--rounds 3] [--threads 2]

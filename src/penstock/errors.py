@@ -18,6 +18,7 @@
     ├── ConsumerFailed                 the user's function raised and `on_error="stop"`
     ├── FactorError                    a factor that cannot be built or run
     ├── CompileError                   code of ours that LLVM refuses, or lacks: please report it
+    ├── HandlerError                   a handler that cannot be loaded, or whose worker cannot be kept alive
     └── SourceError                    a feed, a file or a package that cannot be read
 
 Each error keeps its facts as attributes (`expected`, `got`, `where`, `hint`, and what its class names);
@@ -33,6 +34,7 @@ __all__ = [
     "DiskFull",
     "FactorError",
     "GroupBusy",
+    "HandlerError",
     "OffsetError",
     "PenstockError",
     "PenstockWarning",
@@ -164,6 +166,10 @@ class FactorError(PenstockError, ValueError):
 
 class CompileError(PenstockError):
     """Generated code that LLVM refuses, or that lacks a function: a mistake of ours, not of the caller."""
+
+
+class HandlerError(PenstockError):
+    """A handler that cannot be loaded, or whose worker cannot be kept alive."""
 
 
 class SourceError(PenstockError):

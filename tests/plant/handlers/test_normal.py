@@ -58,7 +58,7 @@ def test_a_value_within_itself():
 
 
 def test_frames_that_cannot_be():
-    with pytest.raises(HandlerError, match="impossible length, got 4294967295|got 4294967295"):
+    with pytest.raises(HandlerError, match="expected a frame of at most 268435456 bytes from a handler, got one of 4294967295"):
         wire.size(struct.pack(">I", 2**32 - 1))
     with pytest.raises(HandlerError, match="what is no frame"):
         wire.unpack(b"\xc1")

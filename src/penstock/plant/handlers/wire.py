@@ -45,7 +45,7 @@ def size(head: bytes) -> int:
     """Bytes of the body that follows."""
     (found,) = _HEAD.unpack(head)
     if found > LARGEST:
-        raise HandlerError("a handler's worker sent a frame of an impossible length", got=str(found))
+        raise HandlerError(expected=f"a frame of at most {LARGEST} bytes from a handler", got=f"one of {found}")
     return int(found)
 
 

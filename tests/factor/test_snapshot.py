@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import struct
 
+import msgspec
 import numpy as np
 import pytest
 import xxhash
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from penstock import factor as f
 from penstock.errors import FactorError
 from penstock.factor import snapshot
+from penstock.factor.snapshot import START
 
 close, volume = f.fields("close", "volume")
 PROGRAM = f.compile({"v": f.ts_var(close, 20), "s": f.ts_sum(close, 6), "e": f.ema(volume, 5)})
@@ -31,22 +33,22 @@ def started(rows=25):
 
 def test_bytes_say_what_they_are():
     data = started().snapshot()
-    assert data[:8] == b"PSFACTOR"
-    _, version, text, state = struct.unpack_from("<8sIIQ", data)
-    assert version == 1
-    header = json.loads(data[24 : 24 + text])
-    assert header["ordinal"] == 25
-    assert header["symbols"] == SYMBOLS
-    assert header["dtype"] == "float64"
+    magic, version, size, ordinal, first, keys, fields, rows, texts, names, program, layout = START.unpack_from(data)
+    assert START.size == 256
+    assert (magic, version, size, ordinal, first) == (b"PSFACTOR", 2, 8, 25, 0)
+    assert (keys, fields, rows) == (3, 2, PROGRAM.layout.rows) == (3, 2, 20)
+    assert program.hex() == PROGRAM.digest
+    assert layout == snapshot.layout_digest("float64", (field.identity for field in PROGRAM.layout.fields))
+    at = 256 + 8 * (keys + fields)
+    assert np.frombuffer(data[256:at], "<i8").tolist() == [0] * (keys + fields)
+    header = json.loads(data[at : at + texts])
     assert [field["formula"] for field in header["fields"]] == [
-        "ts_var(close, n=20)",
-        "ts_var(close, n=20)",
-        "ts_sum(close, n=6)",
-        "ts_sum(close, n=6)",
+        "close",
         "ts_ema(volume, span=5)",
     ]
     assert header["outputs"]["v"] == "ts_var(close, n=20)"
-    assert state == PROGRAM.layout.rows * 3 * 8
+    assert json.loads(data[at + texts : at + texts + names]) == {"symbols": SYMBOLS, "labels": {}}
+    assert len(data) == at + texts + names + PROGRAM.layout.rows * 3 * 8 + 16
     assert data[-16:] == xxhash.xxh3_128_digest(data[:-16])
 
 
@@ -71,7 +73,7 @@ def test_files_that_cannot_be_used(tmp_path):
         PROGRAM.stream(state=tmp_path / "other")
 
 
-@pytest.mark.parametrize("cut", [0, 1, 7, 8, 20, 39, 100, -17, -1])
+@pytest.mark.parametrize("cut", [0, 1, 7, 8, 20, 39, 100, 271, 300, -17, -1])
 def test_cut_bytes_are_refused(cut):
     with pytest.raises(FactorError, match="expected"):
         PROGRAM.stream(state=started().snapshot()[:cut])
@@ -102,34 +104,60 @@ def test_random_bytes_are_refused(raw):
 
 def test_a_later_version_is_refused():
     raw = bytearray(STATE)
-    raw[8] = 2
+    raw[8] = 3
     with pytest.raises(
-        FactorError, match="expected snapshot version 1, got version 2 .* use the release that wrote it"
+        FactorError, match="expected snapshot version 2, got version 3 .* use the release that wrote it"
     ):
         PROGRAM.stream(state=bytes(raw))
 
 
-def forged(change):
-    """A well-formed file around a header that is not."""
-    text, state = struct.unpack_from("<IQ", STATE, 12)
-    header = json.loads(STATE[24 : 24 + text])
-    change(header)
-    made = json.dumps(header).encode()
-    body = struct.pack("<8sIIQ", b"PSFACTOR", 1, len(made), state) + made + STATE[24 + text : -16]
+def sealed(body):
     return body + xxhash.xxh3_128_digest(body)
+
+
+def forged(change):
+    """A well-formed file around texts and numbers that are not."""
+    facts = list(START.unpack_from(STATE))
+    since = 8 * (facts[5] + facts[6])
+    at = 256 + since
+    parts = {
+        "start": facts,
+        "since": bytearray(STATE[256:at]),
+        "rows": json.loads(STATE[at : at + facts[8]]),
+        "names": json.loads(STATE[at + facts[8] : at + facts[8] + facts[9]]),
+        "state": STATE[at + facts[8] + facts[9] : -16],
+    }
+    change(parts)
+    rows, names = (json.dumps(parts[name]).encode() for name in ("rows", "names"))
+    facts[8:10] = len(rows), len(names)
+    return sealed(START.pack(*facts) + bytes(parts["since"]) + rows + names + parts["state"])
+
+
+def put(part, at, value):
+    def change(parts):
+        parts[part][at] = value
+
+    return change
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        (lambda h: h.pop("ordinal"), "header cannot be read: Object missing required field `ordinal`"),
-        (lambda h: h.update(symbols="ABC"), "header cannot be read: Expected `array`, got `str`"),
-        (lambda h: (h["symbols"].append("D"), h["since"].append(0)), r"expected \d+ rows of 4 float64 values"),
-        (lambda h: h["fields"].pop(), "expected .* rows of 3 float64 values"),
-        (lambda h: h.update(dtype="object"), "header cannot be read"),
-        (lambda h: h.update(fields=[1]), "header cannot be read"),
-        (lambda h: h.update(since=[0]), "header contradicts itself on its symbols"),
-        (lambda h: h.update(ordinal=-5), "header cannot be read"),
+        (lambda p: p["rows"].pop("outputs"), "header cannot be read: Object missing required field `outputs`"),
+        (put("names", "symbols", "ABC"), "header cannot be read: Expected `array`, got `str`"),
+        (put("names", "symbols", ["A", "B"]), "header contradicts itself on its symbols"),
+        (put("names", "symbols", ["A", "B", "B"]), "header contradicts itself on its symbols"),
+        (put("names", "symbols", ["A", "B", 1.5]), "header cannot be read"),
+        (lambda p: p["rows"]["fields"].pop(), "header contradicts itself on its rows"),
+        (lambda p: p["rows"]["fields"][0].update(depth=3), "header contradicts itself on its rows"),
+        (lambda p: p["rows"]["fields"][0].update(depth=0), "header cannot be read"),
+        (lambda p: p["rows"]["fields"][0].update(node="0" * 32), "header contradicts itself on its layout"),
+        (put("rows", "fields", [1]), "header cannot be read"),
+        (put("since", slice(0, 8), b"\xff" * 8), "header contradicts itself on its layout"),
+        (put("start", 2, 16), r"expected \d+ bytes"),
+        (put("start", 3, 2**63), "header contradicts itself on its rows"),
+        (put("start", 5, 2**60), r"expected \d+ bytes"),
+        (put("start", 11, bytes(16)), "header contradicts itself on its layout"),
     ],
 )
 def test_a_header_that_contradicts_itself_is_refused(change, message):
@@ -137,16 +165,92 @@ def test_a_header_that_contradicts_itself_is_refused(change, message):
         PROGRAM.stream(state=forged(change))
 
 
+def test_the_forger_can_leave_all_as_it_was():
+    assert PROGRAM.stream(state=forged(lambda parts: None)).snapshot() == STATE
+
+
+def first_version(change=lambda header: None):
+    header, planes = snapshot.decode(STATE)
+    facts = json.loads(msgspec.json.encode(header))
+    change(facts)
+    text, state = json.dumps(facts).encode(), planes.tobytes()
+    return sealed(struct.pack("<8sIIQ", b"PSFACTOR", 1, len(text), len(state)) + text + state)
+
+
+def test_version_1_is_still_read():
+    live = PROGRAM.stream(state=first_version())
+    assert live.ordinal == 25
+    assert live.snapshot() == STATE
+    for cut in (30, 39, 40, 100, -1):
+        with pytest.raises(FactorError, match="expected"):
+            PROGRAM.stream(state=first_version()[:cut])
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (lambda h: h.pop("ordinal"), "header cannot be read: Object missing required field `ordinal`"),
+        (lambda h: (h["symbols"].append("D"), h["since"].append(0)), r"expected \d+ rows of 4 float64 values"),
+        (lambda h: h["fields"].pop(), "expected .* rows of 3 float64 values"),
+        (lambda h: h.update(dtype="object"), "header cannot be read"),
+        (lambda h: h.update(since=[0]), "header contradicts itself on its symbols"),
+        (lambda h: h.update(ordinal=-5), "header cannot be read"),
+    ],
+)
+def test_a_header_of_version_1_that_contradicts_itself_is_refused(change, message):
+    with pytest.raises(FactorError, match=message):
+        PROGRAM.stream(state=first_version(change))
+
+
 def test_a_foreign_program_is_refused_with_both_sides_named():
-    other = f.compile({"v": f.ts_var(close, 30)})
-    with pytest.raises(FactorError) as caught:
+    other = f.compile({"v": f.ts_var(volume, 30)})
+    with pytest.raises(
+        FactorError, match=r"made for close, ts_ema\(volume, span=5\), this program has volume; nothing"
+    ):
         other.stream(state=STATE)
-    text = str(caught.value)
-    assert "snapshot was made for ts_ema(volume, span=5), ts_sum(close, n=6), ts_var(close, n=20)" in text
-    assert "this program has ts_var(close, n=30)" in text
     look_alike = f.compile({"e": f.ema(volume, 50)})
     with pytest.raises(FactorError, match=r"this program has ts_ema\(volume, span=50\)"):
         look_alike.stream(state=STATE)
+
+
+def test_summaries_of_version_1_are_no_rows():
+    # Until version 2 a window kept what it had made of its rows, in fields of its own.
+    def summaries(header):
+        header["fields"][0].update(node="0" * 32, name="ring", formula="ts_var(close, n=20)")
+
+    live = PROGRAM.stream(state=first_version(summaries))
+    assert live.cold == {"v": 19, "s": 5}
+    with pytest.raises(
+        FactorError, match=r"made for ts_ema\(volume, span=5\), ts_var\(close, n=20\), this .* has close"
+    ):
+        f.compile({"v": f.ts_var(close, 20)}).stream(state=first_version(summaries))
+
+
+def test_a_longer_window_begins_with_the_rows_there_are():
+    data = panel(60)
+    longer = f.compile({"v": f.ts_var(close, 30), "r": f.ts_rank(close, 20), "c": f.ts_corr(close, volume, 10)})
+    whole = longer.batch(data)
+    live = PROGRAM.stream(SYMBOLS)
+    live.batch({name: x[:25] for name, x in data.items()})
+    moved = longer.stream(state=live.snapshot())
+    # Of close 19 rows were kept, of volume none.
+    assert moved.cold == {"v": 10, "c": 9}
+    again = longer.stream(state=moved.snapshot())
+    assert again.cold == moved.cold
+    out = again.batch({name: x[25:] for name, x in data.items()})
+    assert again.cold == {}
+    assert out["r"].tobytes() == whole["r"][25:].tobytes()
+    assert np.isnan(out["v"][:10]).all()
+    assert out["v"][10:].tobytes() == whole["v"][35:].tobytes()
+    assert np.isnan(out["c"][:9]).all()
+    assert out["c"][9:].tobytes() == whole["c"][34:].tobytes()
+    # And a shorter one takes what it needs.
+    shorter = f.compile({"v": f.ts_var(close, 4)})
+    after = shorter.stream(state=again.snapshot())
+    assert after.cold == {}
+    more = panel(7)["close"]
+    want = shorter.batch({"close": np.concatenate([data["close"], more])})["v"][60:]
+    assert after.batch({"close": more})["v"].tobytes() == want.tobytes()
 
 
 def test_another_dtype_is_refused():
@@ -208,9 +312,12 @@ def test_a_new_version_of_an_operator_does_not_take_the_old_state(monkeypatch):
 
     from penstock.factor.table import TABLE
 
+    outputs = {"v": f.ts_var(close, 20), "m": f.ts_mean(f.ts_sum(close, 6), 4)}
+    live = f.compile(outputs).stream(SYMBOLS)
+    live.batch({"close": panel(25)["close"]})
     monkeypatch.setitem(TABLE, "ts_sum", replace(TABLE["ts_sum"], version=2))
-    program = f.compile({"v": f.ts_var(close, 20), "s": f.ts_sum(close, 6)})
-    assert program.stream(state=STATE).cold == {"s": 5}
+    # Its own rows are those of close and still there; what it gave before is another value's now.
+    assert f.compile(outputs).stream(state=live.snapshot()).cold == {"m": 3}
 
 
 def test_nothing_in_a_snapshot_is_a_pickle():

@@ -3,21 +3,35 @@
     offset  bytes
     0       8      "PSFACTOR"
     8       4      version, little endian, as all numbers here
-    12      4      length of the header
-    16      8      length of the state
-    24             header, JSON (UTF-8): dtype, ordinal, symbols, fields, …
+    12      4      bytes of a value: 4 or 8
+    16      8      ordinal: rows since the stream began
+    24      8      ordinal at which it began
+    32      8      symbols
+    40      8      fields of the layout
+    48      8      rows of the layout
+    56      8      length of the text that says what the rows are
+    64      8      length of the text that says what the symbols are
+    72      8      0
+    80      16     digest of the program
+    96      16     digest of the layout: programs that agree in it can take over each other's rows as they are
+    112     144    0
+    256            8 bytes each: per symbol the ordinal at which it came, per field the one at which its state began
+                   the two texts, JSON (UTF-8): fields and outputs; symbols and labels
                    state, rows of the layout one after the other, one value per symbol
     end     16     xxh3 (128 bits, big endian) of all before
 
-Nothing in it is executable, and nothing is trusted before the digest agrees.
+Everything that changes while a stream runs stands at fixed places, so that a reader without JSON can go on from a
+snapshot, and hand the texts on as they are; `capi/` is one. At 256 bytes before the texts, one form of xxh3 is enough.
+Nothing in a snapshot is executable, and nothing is trusted before the digest agrees.
 """
 
 from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 import numpy as np
@@ -25,12 +39,31 @@ import xxhash
 
 from penstock.errors import FactorError
 
-__all__ = ["MAGIC", "VERSION", "Header", "SavedField", "decode", "encode", "read", "write"]
+__all__ = [
+    "MAGIC",
+    "START",
+    "VERSION",
+    "Header",
+    "SavedField",
+    "decode",
+    "encode",
+    "layout_digest",
+    "read",
+    "rows_text",
+    "write",
+]
 
 MAGIC = b"PSFACTOR"
-VERSION = 1
-_START = struct.Struct("<8sIIQ")
+VERSION = 2
+START = struct.Struct("<8sII7Q8x16s16s144x")
+"""What stands before the texts: magic, version, bytes of a value, ordinal, first, symbols, fields, rows, two lengths,
+digests of program and layout."""
+
+_FIRST = struct.Struct("<8sIIQ")
+"""What version 1 began with: magic, version, length of one text that said all, length of the state."""
+
 _DIGEST = 16
+_HINT = "take a new snapshot, or start without and replay the history"
 
 Planes = np.ndarray[Any, np.dtype[Any]]
 
@@ -68,11 +101,58 @@ class Header(msgspec.Struct, frozen=True):
     labels: dict[str, list[str]]
 
 
+class _Field(msgspec.Struct, frozen=True):
+    node: str
+    name: str
+    depth: Positive
+    parts: Positive
+    ring: bool
+    formula: str
+
+
+class _Rows(msgspec.Struct, frozen=True):
+    fields: list[_Field]
+    outputs: dict[str, str]
+
+
+class _Universe(msgspec.Struct, frozen=True):
+    symbols: list[str | int]
+    labels: dict[str, list[str]]
+
+
+def rows_text(fields: Iterable[SavedField], outputs: Mapping[str, str]) -> bytes:
+    """The text that says what the rows are; the same for every stream of a program."""
+    shapes = [_Field(f.node, f.name, f.depth, f.parts, f.ring, f.formula) for f in fields]
+    return msgspec.json.encode(_Rows(shapes, dict(outputs)))
+
+
+def layout_digest(dtype: str, identities: Iterable[tuple[str, str, int, int, bool]]) -> bytes:
+    """16 bytes that say which values the rows of a state are."""
+    text = ";".join(f"{node} {name} {depth} {parts} {int(ring)}" for node, name, depth, parts, ring in identities)
+    return xxhash.xxh3_128_digest(f"{dtype}|{text}".encode())
+
+
 def encode(header: Header, planes: Planes) -> bytes:
     """The snapshot of `planes` (rows, symbols)."""
-    text = msgspec.json.encode(header)
+    rows = rows_text(header.fields, header.outputs)
+    universe = msgspec.json.encode(_Universe(header.symbols, header.labels))
     state = planes.astype(planes.dtype.newbyteorder("<"), copy=False).tobytes()
-    body = _START.pack(MAGIC, VERSION, len(text), len(state)) + text + state
+    since = np.array([*header.since, *(field.since for field in header.fields)], "<i8").tobytes()
+    start = START.pack(
+        MAGIC,
+        VERSION,
+        planes.dtype.itemsize,
+        header.ordinal,
+        header.first,
+        len(header.symbols),
+        len(header.fields),
+        len(planes),
+        len(rows),
+        len(universe),
+        bytes.fromhex(header.program),
+        layout_digest(header.dtype, (field.identity for field in header.fields)),
+    )
+    body = b"".join([start, since, rows, universe, state])
     return body + xxhash.xxh3_128_digest(body)
 
 
@@ -81,43 +161,90 @@ def decode(data: bytes, *, where: str = "in snapshot") -> tuple[Header, Planes]:
 
     Raises  FactorError if `data` is no snapshot, cut, changed, or of a later version.
     """
-    hint = "take a new snapshot, or start without and replay the history"
     if data[:8] != MAGIC:
         raise FactorError(
             expected=f"a factor snapshot, starting with {MAGIC!r}", got=repr(bytes(data[:8])), where=where
         )
-    if len(data) < _START.size + _DIGEST:
-        raise FactorError(
-            expected=f"at least {_START.size + _DIGEST} bytes", got=str(len(data)), where=where, hint=hint
-        )
-    _, version, text_length, state_length = _START.unpack_from(data)
-    if version != VERSION:
+    if len(data) < _FIRST.size + _DIGEST:
+        raise _cut(f"at least {_FIRST.size + _DIGEST}", len(data), where)
+    version = int.from_bytes(data[8:12], "little")
+    if version not in (1, VERSION):
         raise FactorError(
             expected=f"snapshot version {VERSION}",
             got=f"version {version}",
             where=where,
             hint="use the release that wrote it",
         )
-    whole = _START.size + text_length + state_length + _DIGEST
-    if len(data) != whole:
-        raise FactorError(expected=f"{whole} bytes", got=str(len(data)), where=where, hint=hint)
-    if xxhash.xxh3_128_digest(data[:-_DIGEST]) != data[-_DIGEST:]:
-        raise FactorError("the snapshot's digest does not match its bytes", where=where, hint=hint)
-    text = data[_START.size : _START.size + text_length]
-    try:
-        header = msgspec.json.decode(text, type=Header)
-    except msgspec.MsgspecError as error:
-        raise FactorError(f"the snapshot's header cannot be read: {error}", where=where, hint=hint) from error
+    header, first = (_decode_first if version == 1 else _decode)(data, where)
     dtype = np.dtype(header.dtype)
     rows, keys = sum(field.depth * field.parts for field in header.fields), len(header.symbols)
     if len(header.since) != keys or len(set(header.symbols)) != keys:
-        raise FactorError("the snapshot's header contradicts itself on its symbols", where=where, hint=hint)
-    if state_length != rows * keys * dtype.itemsize:
+        raise FactorError("the snapshot's header contradicts itself on its symbols", where=where, hint=_HINT)
+    latest = max([header.first, *header.since, *(field.since for field in header.fields)])
+    if not latest <= header.ordinal <= 1 << 62:
+        raise FactorError("the snapshot's header contradicts itself on its ordinal", where=where, hint=_HINT)
+    length = len(data) - _DIGEST - first
+    if length != rows * keys * dtype.itemsize:
         raise FactorError(
-            expected=f"{rows} rows of {keys} {dtype} values", got=f"{state_length} bytes", where=where, hint=hint
+            expected=f"{rows} rows of {keys} {dtype} values", got=f"{length} bytes", where=where, hint=_HINT
         )
-    state = np.frombuffer(data, dtype.newbyteorder("<"), rows * keys, _START.size + text_length)
+    state = np.frombuffer(data, dtype.newbyteorder("<"), rows * keys, first)
     return header, state.reshape(rows, keys).astype(dtype)
+
+
+def _cut(expected: str, got: int, where: str) -> FactorError:
+    return FactorError(expected=f"{expected} bytes", got=str(got), where=where, hint=_HINT)
+
+
+def _whole(data: bytes, whole: int, where: str) -> None:
+    """Nothing is missing, too much or changed."""
+    if len(data) != whole:
+        raise _cut(str(whole), len(data), where)
+    if xxhash.xxh3_128_digest(data[:-_DIGEST]) != data[-_DIGEST:]:
+        raise FactorError("the snapshot's digest does not match its bytes", where=where, hint=_HINT)
+
+
+_Text = TypeVar("_Text")
+
+
+def _text(data: bytes, made: type[_Text], where: str) -> _Text:
+    try:
+        return msgspec.json.decode(data, type=made)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise FactorError(f"the snapshot's header cannot be read: {error}", where=where, hint=_HINT) from error
+
+
+def _decode(data: bytes, where: str) -> tuple[Header, int]:
+    """The header, and where the state begins."""
+    if len(data) < START.size + _DIGEST:
+        raise _cut(f"at least {START.size + _DIGEST}", len(data), where)
+    _, _, size, ordinal, first, keys, count, rows, texts, names, program, layout = START.unpack_from(data)
+    there = START.size + 8 * (keys + count)
+    _whole(data, there + texts + names + rows * keys * size + _DIGEST, where)
+    since = np.frombuffer(data, "<i8", keys + count, START.size).tolist()
+    shape = _text(data[there : there + texts], _Rows, where)
+    universe = _text(data[there + texts : there + texts + names], _Universe, where)
+    kept = [field.depth * field.parts for field in shape.fields]
+    if size not in (4, 8) or len(kept) != count or sum(kept) != rows or max(ordinal, first) >= 2**63:
+        raise FactorError("the snapshot's header contradicts itself on its rows", where=where, hint=_HINT)
+    fields = [
+        SavedField(f.node, f.name, f.depth, f.parts, f.ring, begun, f.formula)
+        for f, begun in zip(shape.fields, since[keys:], strict=True)
+    ]
+    dtype: Literal["float32", "float64"] = "float32" if size == 4 else "float64"
+    if layout_digest(dtype, (field.identity for field in fields)) != layout or min(since, default=0) < 0:
+        raise FactorError("the snapshot's header contradicts itself on its layout", where=where, hint=_HINT)
+    header = Header(
+        program.hex(), dtype, ordinal, first, universe.symbols, since[:keys], fields, shape.outputs, universe.labels
+    )
+    return header, there + texts + names
+
+
+def _decode_first(data: bytes, where: str) -> tuple[Header, int]:
+    """As `_decode`, of version 1: one text that says all."""
+    _, _, texts, state = _FIRST.unpack_from(data)
+    _whole(data, _FIRST.size + texts + state + _DIGEST, where)
+    return _text(data[_FIRST.size : _FIRST.size + texts], Header, where), _FIRST.size + texts
 
 
 def read(state: bytes | bytearray | memoryview | str | os.PathLike[str]) -> tuple[Header, Planes]:

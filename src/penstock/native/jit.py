@@ -1,8 +1,12 @@
-"""From text to machine code in this process, by way of a cache on disk.
+"""From text to machine code: in this process, by way of a cache on disk, or as an object file for others.
 
 The cache holds object files named by a digest of all that decides their bytes: the text, the processor and its
 features, llvmlite's and LLVM's versions. A file is written beside and moved into place, carries a digest of its own,
 and counts as absent whenever anything about it is wrong. `PENSTOCK_CACHE` names another folder; empty means none.
+
+`PENSTOCK_CPU` names a lesser processor to translate for than the one at hand (`baseline`, `x86-64`, `x86-64-v2`, `-v3`,
+`-v4`): to share one cache between machines, or to see that results have the same bits there. It is read once per
+process.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,20 +25,26 @@ import xxhash
 
 from penstock.errors import CompileError
 
-__all__ = ["Native", "compile_text", "folder"]
+__all__ = ["LEVELS", "Native", "compile_text", "folder", "host", "object_file"]
 
 _MAGIC = b"PSOBJ001"
 _KEPT = 512
 """Files kept in the cache; the longest unused go first."""
 
+_EFFORT = 1
+"""Of code generation: 2 takes a sixth longer and gains nothing that could be measured (docs/design/0017)."""
+
 _lock = threading.Lock()
 
 
 class Native:
-    """Loaded code: addresses of its functions, for as long as this object lives."""
+    """Loaded code: addresses of its functions, for as long as this object lives.
 
-    def __init__(self, binary: bytes) -> None:
-        self.size = len(binary)
+    `size`: of the object file in bytes; `file`: where it is kept, None for nowhere; `cached`: whether it was there.
+    """
+
+    def __init__(self, binary: bytes, file: Path | None = None, *, cached: bool = False) -> None:
+        self.size, self.file, self.cached = len(binary), file, cached
         with _lock:
             holder = llvm.parse_assembly("")
             self._engine = llvm.create_mcjit_compiler(holder, _machine())
@@ -47,18 +58,43 @@ class Native:
         return found
 
 
+LEVELS: dict[str, tuple[str, ...]] = {"x86-64": ()}
+"""Levels of the x86-64 psABI, and features without which a processor is below them."""
+LEVELS["x86-64-v2"] = ("cx16", "popcnt", "sse3", "sse4.1", "sse4.2", "ssse3")
+LEVELS["x86-64-v3"] = (*LEVELS["x86-64-v2"], "avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe")
+LEVELS["x86-64-v4"] = (*LEVELS["x86-64-v3"], "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
+
+
 @cache
 def _target() -> tuple[Any, str, str, str]:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     triple = llvm.get_process_triple()
-    features = llvm.get_host_cpu_features().flatten()
-    return llvm.Target.from_triple(triple), triple, llvm.get_host_cpu_name(), features
+    there = llvm.get_host_cpu_features()
+    cpu, features = _lesser(triple, there) or (llvm.get_host_cpu_name(), there.flatten())
+    return llvm.Target.from_triple(triple), triple, cpu, features
+
+
+def _lesser(triple: str, there: dict[str, bool]) -> tuple[str, str] | None:
+    """The processor that `PENSTOCK_CPU` asks for; None for the one at hand."""
+    name = os.environ.get("PENSTOCK_CPU", "")
+    if name in ("", "native"):
+        return None
+    levels = LEVELS if triple.startswith(("x86_64", "amd64")) else {}
+    if name != "baseline" and name not in levels:
+        known = ", ".join(map(repr, ("native", "baseline", *levels)))
+        raise CompileError(expected=f"PENSTOCK_CPU of {known}", got=repr(name))
+    lacks = [feature for feature in levels.get(name, ()) if not there.get(feature)]
+    if lacks:
+        raise CompileError(
+            f"PENSTOCK_CPU is {name!r}, this processor lacks {', '.join(lacks)}", hint="name a lesser one"
+        )
+    return (name if name in levels else "x86-64" if levels else "generic"), ""
 
 
 def _machine() -> Any:
     target, _, cpu, features = _target()
-    return target.create_target_machine(cpu=cpu, features=features, opt=2, jit=True)
+    return target.create_target_machine(cpu=cpu, features=features, opt=_EFFORT, jit=True)
 
 
 def compile_text(text: str) -> Native:
@@ -68,35 +104,68 @@ def compile_text(text: str) -> Native:
     Raises  CompileError if LLVM refuses the text.
     """
     _, triple, cpu, features = _target()
-    facts = f"{triple}|{cpu}|{features}|{llvmlite.__version__}|{llvm.llvm_version_info}|2|"
+    facts = f"{triple}|{cpu}|{features}|{llvmlite.__version__}|{llvm.llvm_version_info}|{_EFFORT}|"
     name = xxhash.xxh3_128_hexdigest((facts + text).encode())
-    found = _read(name)
+    found, place = _read(name), folder()
+    file = None if place is None else place / f"{name}.o"
     if found is not None:
         # Another build of the same name may differ in what its loader accepts: then it is as good as absent.
         with contextlib.suppress(RuntimeError):
-            return Native(found)
+            return Native(found, file, cached=True)
     binary = _translate(text)
     _write(name, binary)
-    return Native(binary)
+    return Native(binary, file)
+
+
+def host() -> tuple[str, str, dict[str, bool]]:
+    """Triple, processor and its features, as LLVM calls them."""
+    return _target()[1], llvm.get_host_cpu_name(), dict(llvm.get_host_cpu_features())
+
+
+def object_file(texts: Sequence[str], *, cpu: str, features: str = "", keep: Collection[str] = ()) -> bytes:
+    """An object file for this system's linker: position independent, for that processor.
+
+    Takes   texts: modules that call each other; cpu, features: as LLVM names them;
+            keep: functions that others may call, all further ones are hidden.
+    Raises  CompileError if LLVM refuses the texts.
+    """
+    target, triple, *_ = _target()
+    llvm.initialize_native_asmparser()  # for what has no other name: the question which processor this is
+    machine = target.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", codemodel="default")
+    with _lock:
+        module = _parsed(texts[0])
+        for text in texts[1:]:
+            module.link_in(_parsed(text))
+        for function in module.functions:
+            if not function.is_declaration and function.name not in keep:
+                function.linkage = "internal"
+        return _emitted(module, machine, triple)
 
 
 def _translate(text: str) -> bytes:
-    machine = _machine()
     with _lock:
-        try:
-            module = llvm.parse_assembly(text)
-            module.verify()
-        except RuntimeError as error:
-            raise CompileError(f"the compiler wrote code that LLVM refuses: {error}") from error
-        module.triple = _target()[1]
-        module.data_layout = str(machine.target_data)
-        _optimize(module, machine)
-        return bytes(machine.emit_object(module))
+        return _emitted(_parsed(text), _machine(), _target()[1])
+
+
+def _parsed(text: str) -> Any:
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as error:
+        raise CompileError(f"the compiler wrote code that LLVM refuses: {error}") from error
+    return module
+
+
+def _emitted(module: Any, machine: Any, triple: str) -> bytes:
+    module.triple = triple
+    module.data_layout = str(machine.target_data)
+    _optimize(module, machine)
+    return bytes(machine.emit_object(module))
 
 
 def _optimize(module: Any, machine: Any) -> None:
     # The text is vector code already, with invariants outside its loops: registers for variables pay most.
-    # O2 makes quantiles some 25 % and ranks 8 % faster, but takes 2.4 times as long (docs/design/0011).
+    # O2 takes 2.4 times as long for some percent (docs/design/0011).
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=1))
     passes = llvm.create_new_module_pass_manager()
     passes.add_sroa_pass()

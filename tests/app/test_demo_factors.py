@@ -8,7 +8,7 @@ import pytest
 
 import penstock as ps
 from penstock.app import demo_factors
-from penstock.app.demo_factors import Comparison, compare, factor_schema, live_function, program_of
+from penstock.app.demo_factors import Comparison, compare, factor_schema, program_of
 from penstock.hub import Hub
 from penstock.log import Stream
 from penstock.records import BARS
@@ -47,9 +47,8 @@ def run(hub: Hub, factors: object, table: pa.Table) -> tuple[object, Stream, Str
     into = hub.streams.get("factors", schema=factor_schema(program))
     for batch in table.to_batches(max_chunksize=7):
         source.append(batch)
-    step = live_function(program, sorted(set(table["symbol"].to_pylist())))
-    streaming = hub.streams.get("bars", lazy=True, interval="1m", group="g", into="factors", on_error="stop")
-    streaming.apply(step, blocking=False, flush=True)
+    feed = program.follow(source, into="factors", symbols=sorted(set(table["symbol"].to_pylist())), on_error="stop")
+    feed.run(blocking=False, flush=True)
     return program, source, into
 
 

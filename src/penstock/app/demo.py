@@ -24,7 +24,7 @@ from penstock.app.demo_market import Market
 from penstock.connect import Dataset
 from penstock.connect.samples import DAILY_BARS
 from penstock.errors import UsageError
-from penstock.factor import Program
+from penstock.factor import Feed, Program
 from penstock.log import Stream
 from penstock.records import BARS, TRADES
 from penstock.window import BarWindow
@@ -103,11 +103,8 @@ class Demo:
             ("ranks", panel, demo_factors.across(price)),
         ):
             program = demo_factors.program_of(factors)
-            formulas = {factor: str(node) for factor, node in factors.items()}
             self._programs[name] = (program, source)
-            self._streams[name] = get(
-                name, schema=demo_factors.factor_schema(program), attributes={"of": source, "factors": formulas}
-            )
+            self._streams[name] = get(name, schema=demo_factors.factor_schema(program))
         self._consumers: dict[str, Streaming] = {}
         self._stop = threading.Event()
         self._done = {name: threading.Event() for name in self._streams}
@@ -129,11 +126,11 @@ class Demo:
         )
         works: dict[str, Callable[[], None]] = {"source": self._source, "bars": self._bars}
         for name, (program, source) in self._programs.items():
-            window = {"interval": "1m"} if source == "bars" else {"interval": "1d", "tz": "America/New_York"}
-            self._consumers[name] = self.hub.streams.get(
-                source, lazy=True, group=name, into=name, on_error="stop", **window
+            feed = program.follow(
+                self._streams[source], into=name, group=name, symbols=symbols[source], on_error="stop"
             )
-            works[name] = self._factors(name, source, demo_factors.live_function(program, symbols[source]))
+            self._consumers[name] = feed
+            works[name] = self._factors(name, source, feed)
         for name, work in works.items():
             self._threads.append(threading.Thread(target=self._guarded, args=(work,), name=name, daemon=True))
         for thread in self._threads:
@@ -249,13 +246,12 @@ class Demo:
             # How many trades there will be is known, so that the last bars are closed by the end and by no clock.
             self._consumers["bars"].apply(until=self.market.trades.num_rows, flush=True, stop=self._stop)
 
-    def _factors(self, name: str, source: str, step: Callable[[Any], Any]) -> Callable[[], None]:
+    def _factors(self, name: str, source: str, feed: Feed) -> Callable[[], None]:
         def work() -> None:
             with self._finishing(name):
-                consumer = self._consumers[name]
-                consumer.apply(step, stop=self._done[source])
+                feed.run(stop=self._done[source])
                 if not self._stop.is_set():
-                    consumer.apply(step, blocking=False, flush=True)
+                    feed.run(blocking=False, flush=True)
 
         return work
 

@@ -1,8 +1,7 @@
-"""The demo's factors: written once, run live by a consumer, and once more over history to compare the bits."""
+"""The demo's factors: written once, computed live by a feed, and once more over history to compare the bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +11,8 @@ import pyarrow as pa
 from penstock.factor import Factors, Program
 from penstock.factor import compile as compile_
 from penstock.log import Stream
-from penstock.window import Window
 
-__all__ = ["ALONG", "Comparison", "across", "compare", "factor_schema", "live_function"]
+__all__ = ["ALONG", "Comparison", "across", "compare", "factor_schema", "program_of"]
 
 ALONG = Factors(
     momentum="close / ts_delay(close, 10) - 1",
@@ -46,37 +44,6 @@ def factor_schema(program: Program) -> pa.Schema:
     """Columns of the stream that a program's values go to."""
     keys = [pa.field("symbol", pa.string(), nullable=False), pa.field("ts_event", pa.int64(), nullable=False)]
     return pa.schema([*keys, *(pa.field(name, pa.float64()) for name in program.outputs)])
-
-
-def live_function(program: Program, symbols: Sequence[str]) -> Callable[[Window], pa.RecordBatch]:
-    """A consumer's function: a window with the bars of one time in, a row of factors per bar out.
-
-    It keeps the program's state between windows, and so belongs to one run of one consumer.
-    """
-    live = program.stream(list(symbols))
-    place = {name: i for i, name in enumerate(live.symbols)}
-    schema = factor_schema(program)
-    # A symbol without a bar is NaN, as it is to the program over history.
-    rows = {name: np.full(len(place), np.nan) for name in program.inputs}
-
-    def step(window: Window) -> pa.RecordBatch:
-        table = window.table
-        names = table["symbol"].to_pylist()
-        at = [place[name] for name in names]
-        for name, row in rows.items():
-            row.fill(np.nan)
-            row[at] = table[name].to_numpy()
-            live.push(name, row)
-        live.run()
-        values = [pa.array(live.current(name)[at]) for name in program.outputs]
-        return pa.RecordBatch.from_arrays([pa.array(names), _one(table["ts_event"]), *values], schema=schema)
-
-    return step
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    joined = column.combine_chunks()
-    return joined if isinstance(joined, pa.Array) else joined.chunk(0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class Streaming:
     Raises  UsageError, WindowError for options that cannot be.
     """
 
+    _runs: Callable[..., Runner] = Runner  # what runs it; a feed of factors has its own
+
     def __init__(
         self,
         stream: Stream,
@@ -152,7 +154,7 @@ class Streaming:
                 where=where,
                 hint="other options go to streams.get(…, lazy=True, …)",
             )
-        runner = self._runner = Runner(
+        runner = self._runner = self._runs(
             self.stream,
             copy.deepcopy(self._emitter),
             fn,

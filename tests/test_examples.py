@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SAYS = {"words.py": "100 results, as without the kill", "bars.py": "100,000 trades, "}
+SAYS = {
+    "words.py": "100 results, as without the kill",
+    "bars.py": "100,000 trades, ",
+    "alphas.py": " values, 0 differ between history and ticks",
+    "factors_live.py": " rows of 3 factors, the bits of history",
+}
 
 
 def test_each_example_has_a_test() -> None:

@@ -13,7 +13,10 @@ from penstock.cli.tree import penstock as root
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 HEAD = re.compile(r"^#{2,3} `(penstock[^`]*)`$", re.MULTILINE)
-SHARED = {"--hub", "--json", "--debug"}
+SHARED = {
+    "penstock stream": {"--hub", "--json", "--debug"},
+    "penstock factor": {"--expression", "-e", "--json", "--debug"},
+}
 
 
 def commands(group: click.Group = root, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
@@ -63,7 +66,7 @@ def test_every_option_and_no_other(path: str) -> None:
     tables = "\n".join(line for line in text.splitlines() if line.startswith("| `-"))
     first_cells = "\n".join(re.split(r"(?<!\\)\|", line)[1] for line in tables.splitlines())
     told = set(re.findall(r"`(--?[a-zA-Z][a-z-]*)", first_cells))
-    implied = SHARED if path.startswith("penstock stream ") else set()  # told once for all of them
+    implied = next((shared for group, shared in SHARED.items() if path.startswith(f"{group} ")), set())  # told once
     if path == "penstock":
         told -= {"-h", "--help"}
     assert told == there - implied
@@ -79,7 +82,9 @@ def test_what_json_holds_is_told(tmp_path: Path) -> None:
     from dataclasses import fields
 
     import penstock as ps
+    from penstock import factor as f
     from penstock.app import DemoResult
+    from penstock.cli.factor import bench, compile, follow, show
     from penstock.cli.stream.repair import facts_of as repair_facts
     from penstock.cli.stream.show import facts_of, groups_of
     from penstock.log.check import check
@@ -93,6 +98,23 @@ def test_what_json_holds_is_told(tmp_path: Path) -> None:
             "penstock stream repair NAME": repair_facts("x", check(hub.streams.path("x"))),
             "penstock demo": [field.name for field in fields(DemoResult)],
         }
+    program = f.compile({"a": "rank(close)"}, engine="numpy")
+    bars = {"close": [[1.0, 2.0]]}
+    reason = program.explain("a", bars, symbol=0).facts()
+    timed = {**bench.compile_facts(program.factors, "float64", "numpy")[1], "threads": 1}
+    told |= {
+        "penstock factor list [FACTORS]": {
+            *show.library_facts()[0],
+            *show.factor_facts(program.factors, {})[0],
+            *show.operator_facts(["rank"])[0],
+        },
+        "penstock factor explain [FACTORS]": {*show.passes_facts(program, "a"), *reason, *reason["terms"][-1]},
+        "penstock factor compile [FACTORS]": compile.facts_of(program, 0.0),
+        "penstock factor bench [FACTORS]": {**timed, **bench.run_facts(program, 2, 3, 4, None, lambda done: None)},
+    }
+    with ps.open(tmp_path / "other") as hub:
+        feed = program.follow(hub.streams.get("bars", schema=ps.records.BARS))
+        told["penstock factor run [FACTORS]"] = follow.follow_facts(feed, "x", 0)
     for section, keys in told.items():
         for key in keys:
             assert f"`{key}`" in SECTIONS[section], f"{key} of {section}"

@@ -102,7 +102,11 @@ def shared(*, json: bool = True) -> Callable[[F], F]:
 
 @click.group(
     cls=Commands,
-    places={"stream": "penstock.cli.stream:stream", "demo": "penstock.cli.demo:demo"},
+    places={
+        "stream": "penstock.cli.stream:stream",
+        "factor": "penstock.cli.factor:factor",
+        "demo": "penstock.cli.demo:demo",
+    },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @hub_option

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from penstock.errors import FactorError
 
-__all__ = ["Labels", "Panel", "floats", "read"]
+__all__ = ["Labels", "Panel", "as_arrow", "floats", "read"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Symbol = str | int
@@ -31,10 +31,12 @@ class Labels:
         }
 
     def encode(self, name: str, values: Sequence[Any]) -> Array:
-        """The numbers of `values`; None and "" are NaN."""
+        """The numbers of `values`; None, NaN and "" are NaN."""
         codes = self.codes[name]
+        texts = [v.decode() if isinstance(v, bytes) else v for v in values]
         return np.array(
-            [np.nan if v is None or v == "" else codes.setdefault(str(v), len(codes)) for v in values], np.float64
+            [np.nan if v is None or v == "" or v != v else codes.setdefault(str(v), len(codes)) for v in texts],
+            np.float64,
         )
 
     def saved(self) -> dict[str, list[Any]]:
@@ -52,13 +54,17 @@ class Panel:
 
 
 def floats(value: object, name: str, dtype: np.dtype[Any], labels: Labels, where: str) -> Array:
-    """`value` as a C-contiguous array of `dtype`; texts of a group input as their numbers.
+    """`value` as a C-contiguous array of `dtype` in this machine's byte order; texts of a group input as their numbers.
 
+    Numbers are rounded to `dtype`: of whole ones beyond 2 ** 53 (float32: 2 ** 24) the nearest that it holds.
     Raises  FactorError for other kinds (texts, objects, complex, times).
     """
     if isinstance(value, np.ma.MaskedArray):
         value = np.ma.filled(value.astype(np.float64), np.nan)
-    array = np.asarray(value)
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:  # rows of unequal length
+        raise FactorError(f"{name!r} is no array: {error}", where=where) from error
     if array.dtype.kind in "fiub":
         with np.errstate(over="ignore"):  # beyond float32 is infinite
             return np.asarray(array, dtype, order="C")
@@ -69,17 +75,24 @@ def floats(value: object, name: str, dtype: np.dtype[Any], labels: Labels, where
             return np.ascontiguousarray(
                 [[_number(v) for v in row] for row in array] if array.ndim == 2 else [_number(v) for v in array], dtype
             )
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             pass
-    sample = array.reshape(-1)[0].item() if array.size and array.dtype.kind in "OUST" else array.dtype
+    sample = _brief(array.reshape(-1)[:1].tolist()[0]) if array.size and array.dtype.kind in "OUST" else None
     raise FactorError(
         expected=f"numbers for {name!r}",
-        got=f"{array.dtype} ({sample!r})",
+        got=str(array.dtype) if sample is None else f"{array.dtype} ({sample})",
         where=where,
         hint="texts are read as group labels where an input is only used as a group"
         if array.dtype.kind in "OUST"
         else "convert it to float64",
     )
+
+
+def _brief(value: object) -> str:
+    if isinstance(value, int) and value.bit_length() > 1000:  # Python refuses to write it out
+        return f"a number of {value.bit_length()} bits"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _number(value: object) -> float:
@@ -99,17 +112,33 @@ def read(
     symbols: Sequence[Symbol] | None,
     symbol: str,
     time: str,
+    outputs: Sequence[str] = (),
 ) -> Panel:
     """The blocks of a dict of (rows, symbols) arrays, or of a long Arrow, polars or pandas frame.
 
     Takes   symbols: the columns of the blocks; None for the frame's own, sorted;
-            symbol, time: names of the frame's columns.
+            symbol, time: names of the frame's columns; outputs: names that shall stand beside these.
     Raises  FactorError for missing or unfit columns, unequal shapes, two rows of one symbol and time.
     """
     if isinstance(data, Mapping):
         return _read_dict(data, inputs, dtype, labels, symbols)
-    table, back = _as_arrow(data, [symbol, time, *inputs])
     where = f"in {type(data).__module__.partition('.')[0]} {type(data).__name__}"
+    try:
+        table, back = as_arrow(data, [symbol, time, *inputs])
+    except FactorError:
+        raise
+    except (pa.ArrowException, TypeError, ValueError) as error:
+        raise FactorError(
+            f"this frame cannot be read as Arrow: {' '.join(map(str, error.args))}",
+            where=where,
+            hint="a column of one type each, a name once",
+        ) from error
+    for name in (symbol, time):
+        if name in outputs:
+            raise FactorError(f"{name!r} is a factor and a column of the frame's keys", hint="rename one")
+    for name in (symbol, time, *inputs):
+        if table.column_names.count(name) > 1:
+            raise FactorError(f"there are two columns {name!r}", where=where, hint="rename one")
     missing = [name for name in (symbol, time, *inputs) if name not in table.column_names]
     if missing:
         raise _missing(missing, table.column_names, where)
@@ -131,7 +160,14 @@ def read(
         )
     blocks = []
     for name in inputs:
-        block = np.full((times, len(universe)), np.nan, dtype)
+        try:
+            block = np.full((times, len(universe)), np.nan, dtype)
+        except MemoryError:
+            raise FactorError(
+                f"{times} times of {len(universe)} symbols are too much memory for {len(cell)} rows",
+                where=where,
+                hint="is each time another one? Round them to the bars' ends, or take fewer symbols at once",
+            ) from None
         block.reshape(-1)[cell] = _column(table[name], name, dtype, labels, where)
         blocks.append(block)
 
@@ -143,7 +179,7 @@ def read(
 
 
 def _missing(missing: Sequence[str], there: Sequence[str], where: str) -> FactorError:
-    near = [m for name in missing for m in difflib.get_close_matches(name, there, n=1)]
+    near = [m for name in missing for m in difflib.get_close_matches(str(name), there, n=1)]
     return FactorError(
         f"{'fields' if len(missing) > 1 else 'field'} {', '.join(map(repr, missing))} missing",
         where=f"{where} with {', '.join(map(repr, there[:20])) or 'no columns'}",
@@ -186,7 +222,7 @@ def _read_dict(
     return Panel(blocks[: len(inputs)], rows, universe, lambda outputs: outputs)
 
 
-def _as_arrow(data: object, columns: Sequence[str]) -> tuple[pa.Table, Callable[[pa.Table], Any]]:
+def as_arrow(data: object, columns: Sequence[str]) -> tuple[pa.Table, Callable[[pa.Table], Any]]:
     """The frame as an Arrow table, and the way back to its kind."""
     package = type(data).__module__.partition(".")[0]
     if isinstance(data, pa.Table):
@@ -214,7 +250,13 @@ def _as_arrow(data: object, columns: Sequence[str]) -> tuple[pa.Table, Callable[
 
         frame = data
         wanted = frame.select([name for name in columns if name in frame.columns])
-        return wanted.to_arrow(), lambda table: polars.from_arrow(table)
+
+        def to_polars(table: pa.Table) -> Any:
+            made: Any = polars.from_arrow(table)
+            # Arrow knows no Enum and no ordered Categorical: what came is given back as it was.
+            return made.with_columns([frame[name] for name in made.columns if name in columns[:2]])
+
+        return wanted.to_arrow(), to_polars
     if hasattr(data, "__arrow_c_stream__"):
         return pa.table(data), lambda table: table
     raise FactorError(
@@ -239,6 +281,8 @@ def _times(column: pa.ChunkedArray, name: str, where: str) -> tuple[Array, int]:
         )
     if pa.types.is_date32(kind):
         column = column.cast(pa.int32())
+    if pa.types.is_uint64(kind) and len(column) and pa.compute.max(column).as_py() >= 1 << 63:
+        raise FactorError(expected=f"times below 2 ** 63 in {name!r}", got="larger ones", where=where)
     values = column.cast(pa.int64()).to_numpy()
     distinct, rows = np.unique(values, return_inverse=True)
     return rows.reshape(-1).astype(np.int64), len(distinct)
@@ -251,10 +295,17 @@ def _keys(column: pa.ChunkedArray, symbols: Sequence[Symbol] | None, where: str)
     if pa.types.is_dictionary(column.type):
         encoded = pa.concat_arrays(column.unify_dictionaries().chunks)
     else:
-        encoded = pa.concat_arrays(column.chunks).dictionary_encode()
+        try:
+            encoded = pa.concat_arrays(column.chunks).dictionary_encode()
+        except pa.ArrowNotImplementedError:
+            raise FactorError(
+                expected="symbols that are texts or whole numbers", got=str(column.type), where=where
+            ) from None
     names = encoded.dictionary.to_pylist()
     codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64)
     used = set(np.unique(codes).tolist())
+    if any(names[i] is None for i in used):
+        raise FactorError("a symbol of the dictionary is null", where=where, hint="drop those rows")
     universe = list(symbols) if symbols is not None else sorted(names[i] for i in used)
     place = {name: i for i, name in enumerate(universe)}
     strange = [names[i] for i in used if names[i] not in place]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 import xxhash
@@ -16,12 +16,18 @@ from penstock.factor import frames
 from penstock.factor import ops as _ops
 from penstock.factor.executor import Executor
 from penstock.factor.factors import Factors
-from penstock.factor.graph import Node, digests, formula, topological
+from penstock.factor.graph import Node, digests
 from penstock.factor.layout import Layout
-from penstock.factor.live import Live, restore
+from penstock.factor.live import Live, ordinal, restore
+from penstock.factor.lookback import endless, lookbacks, own
 from penstock.factor.machine import Engine
 from penstock.factor.passes import PASSES, Plan, check, cut
-from penstock.factor.table import TABLE
+from penstock.factor.table import TABLE, Kind
+
+if TYPE_CHECKING:
+    from penstock.factor.feed import Feed
+    from penstock.factor.reason import Reason
+    from penstock.log import Stream
 
 __all__ = ["Program", "compile"]
 
@@ -74,11 +80,20 @@ def compile(
         raise FactorError(expected="dtype 'float64' or 'float32'", got=repr(dtype))
     if engine is None:
         engine = "llvm" if find_spec("llvmlite") else "numpy"
-    if engine not in _ENGINES:
+    if not isinstance(engine, str) or engine not in _ENGINES:
         raise FactorError(expected=f"an engine of {', '.join(map(repr, _ENGINES))}", got=repr(engine))
+    if engine == "llvm" and not find_spec("llvmlite"):
+        raise FactorError(
+            "engine 'llvm' takes llvmlite, which is not installed",
+            hint='pip install llvmlite, or leave engine out: "numpy" gives the same bits, slower',
+        )
     if not named:
         raise FactorError("there is no factor to compile", hint="f.Factors(name=expression, ...)")
     return Program(named, kind, engine, checked)
+
+
+def _again(factors: Factors, dtype: str, engine: str | None) -> Program:
+    return compile(factors, dtype=dtype, engine=engine)
 
 
 def _mapping(factors: object) -> Mapping[str, object]:
@@ -91,9 +106,11 @@ def _mapping(factors: object) -> Mapping[str, object]:
 class Program:
     """Compiled factors; made by `compile`. It holds no data and serves any number of streams and threads.
 
-    `inputs`, `outputs`: names in order. `lookback`: per output the rows after which a value no longer depends on
-    what was before the first row; `warmup`: the largest. `endless`: outputs with an operator that never
-    forgets (an exponential mean), which `lookback` does not count.
+    `inputs`, `outputs`: names in order. `lookback`: per output the number of rows after which its value no longer
+    depends on what was before the first row. It is an upper bound: a value may be there earlier (`where` chooses a
+    branch that is warm already). `warmup`: the largest. `endless`: outputs with an operator that never forgets (an
+    exponential mean), which `lookback` does not count. `history`: per pass its name, its sentence and what the outputs
+    were after it.
     """
 
     def __init__(self, factors: Factors, dtype: np.dtype[Any], engine: str, checked: bool) -> None:
@@ -101,12 +118,12 @@ class Program:
         self.dtype = dtype
         self.engine = engine
         outputs: dict[str, Node] = dict(factors)
-        self._history: list[tuple[str, str, dict[str, Node]]] = [("written", "as it was given", outputs)]
+        self.history: list[tuple[str, str, dict[str, Node]]] = [("written", "as it was given", outputs)]
         if checked:
             check(outputs, after="parsing")
         for one in PASSES:
             outputs = one.run(outputs, dtype)
-            self._history.append((one.name, one.sentence, outputs))
+            self.history.append((one.name, one.sentence, outputs))
             if checked:
                 check(outputs, after=f"{one.name} ({one.sentence})")
         self._nodes = outputs
@@ -120,15 +137,20 @@ class Program:
             raise FactorError(f"{both[0]!r} is an input and an output", hint="give the factor another name")
         text = ";".join(f"{name}={self._digests[node]}" for name, node in outputs.items())
         self.digest = xxhash.xxh3_128_hexdigest(f"{dtype}|{text}".encode())
-        self.lookback = dict(self._lookbacks())
+        rows = lookbacks(self.plan.nodes)
+        self.lookback = {name: rows[node] for name, node in outputs.items()}
         self.warmup = max(self.lookback.values())
         forever: set[Node] = set()
         for node in self.plan.nodes:
-            if _endless(node) or any(arg in forever for arg in node.args):
+            if endless(node) or any(arg in forever for arg in node.args):
                 forever.add(node)
         self.endless = tuple(name for name, node in outputs.items() if node in forever)
-        groups = {id(n.args[1]) for n in self.plan.nodes if n.op == "cs_group_sum"}
-        others = {id(a) for n in self.plan.nodes for i, a in enumerate(n.args) if (n.op, i) != ("cs_group_sum", 1)}
+        groups: set[int] = set()
+        others: set[int] = set()
+        for node in self.plan.nodes:
+            names = [p.name for p in TABLE[node.op].operands] if node.op in TABLE else []
+            for name, arg in zip(names, node.args, strict=True):
+                (groups if name == "group" and TABLE[node.op].kind is Kind.CROSS else others).add(id(arg))
         others |= {id(node) for node in self.plan.outputs}
         self.new_engine: Maker = _ENGINES[engine](self.plan, self.layout, dtype)
         """A machine with empty state for that many symbols, and the threads it may use."""
@@ -138,22 +160,40 @@ class Program:
             if id(n) in groups and id(n) not in others
         )
 
-    def _lookbacks(self) -> dict[str, int]:
-        rows: dict[Node, int] = {}
-        for node in self.plan.nodes:
-            rows[node] = max((rows[arg] + own for arg, own in zip(node.args, _own(node), strict=True)), default=0)
-        return {name: rows[node] for name, node in self._nodes.items()}
-
     def warm_at(self, since: Mapping[Node, int], first: int) -> dict[str, int]:
         """Per output the ordinal at which it is warm, if a node's state began at `since[node]`."""
         at: dict[Node, int] = {}
         for node in self.plan.nodes:
             start = since.get(node, first)
-            own = _own(node)
             at[node] = max(
-                (max(at[arg], start) + rows for arg, rows in zip(node.args, own, strict=True)), default=first
+                (max(at[arg], start) + rows for arg, rows in zip(node.args, own(node), strict=True)), default=first
             )
         return {name: at[node] for name, node in self._nodes.items()}
+
+    def make_engine(self, keys: int, executor: Executor | None) -> Engine:
+        """A machine with empty state for that many symbols.
+
+        Raises  FactorError for what is no executor, a closed one, and a state that does not fit into memory.
+        """
+        self.check_executor(executor)
+        try:
+            return self.new_engine(keys, executor)
+        except MemoryError:
+            size = self.layout.rows * keys * self.dtype.itemsize
+            raise FactorError(
+                f"a state of {self.layout.rows} values for {keys} symbols, {size / 2**30:.1f} GiB, is too much memory",
+                hint="shorter windows, or fewer symbols at a time; program.describe() lists the state",
+            ) from None
+
+    @staticmethod
+    def check_executor(executor: object) -> None:
+        """Refuse what cannot compute now."""
+        if executor is not None and not isinstance(executor, Executor):
+            raise FactorError(
+                expected="an Executor", got=repr(executor), hint="with f.Executor(threads=2) as executor: …"
+            )
+        if executor is not None and executor.closed:
+            raise FactorError("this executor is closed", hint="make another one")
 
     def batch(
         self,
@@ -172,12 +212,16 @@ class Program:
                 bits that a stream which began `first` rows earlier has once it is warm;
                 executor: threads to compute with (the NumPy engine has no use for them).
         Returns the same kind: a dict of (rows, symbols) arrays, or a frame with the rows of `data` in their order,
-                columns symbol, time and the outputs. Rows before `lookback` are NaN.
+                columns symbol, time and the outputs. The first rows of an output are
+                NaN until all that it needs is there: for at most `lookback` rows, where no input is missing.
         Raises  FactorError for missing or unfit columns, unequal shapes, two rows of one symbol and time.
         """
+        first = ordinal(first, "in program.batch")
         labels = frames.Labels(self.labels)
-        panel = frames.read(data, self.inputs, self.dtype, labels, symbols=None, symbol=symbol, time=time)
-        engine = self.new_engine(len(panel.symbols or ()), executor)
+        panel = frames.read(
+            data, self.inputs, self.dtype, labels, symbols=None, symbol=symbol, time=time, outputs=self.outputs
+        )
+        engine = self.make_engine(len(panel.symbols or ()), executor)
         return panel.wrap(dict(zip(self.outputs, engine.run(panel.inputs, first, panel.rows), strict=True)))
 
     def stream(
@@ -203,8 +247,12 @@ class Program:
         if symbols is not None and n is not None:
             raise FactorError("symbols and n are both given", hint="n is for symbols without names")
         if n is not None:
+            if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+                raise FactorError(expected="n a whole number of symbols", got=repr(n), where="in program.stream")
             symbols = range(n)
         if state is not None:
+            if first:
+                raise FactorError("state and first are both given", hint="a snapshot knows its own ordinal")
             return restore(self, state, symbols, executor)
         if symbols is None:
             raise FactorError(
@@ -212,54 +260,113 @@ class Program:
             )
         return Live(self, symbols, first=first, executor=executor)
 
-    def explain(self, name: str | None = None) -> str:
-        """How an output (or all) is computed: the expression after each pass, stages, state and lookback."""
-        names = self.outputs if name is None else (name,)
-        if name is not None and name not in self._nodes:
-            raise FactorError(f"there is no output {name!r}", hint=f"outputs are {', '.join(self.outputs[:20])}")
-        lines: list[str] = []
-        for one in names:
-            endless = ", and never forgets" if one in self.endless else ""
-            lines.append(f"{one}: warm after {self.lookback[one]} rows{endless}")
-            before = None
-            for step, sentence, outputs in self._history:
-                text = formula(outputs[one], 2000)
-                shown = text if text != before else "(unchanged)"
-                lines.append(f"  {step:9} {sentence}\n            {shown}")
-                before = text
-            lines += self._stages(self._nodes[one])
-        return "\n".join(lines)
+    def follow(
+        self,
+        bars: Stream,
+        into: str | Stream | None = None,
+        *,
+        group: str | None = None,
+        symbols: Sequence[Symbol] | None = None,
+        symbol: str = "symbol",
+        time: str | None = None,
+        lateness: Any = None,
+        idle: Any = None,
+        late: str = "drop",
+        every: Any = None,
+        rows: str = "present",
+        forget: int | None = None,
+        snapshot_every: float = 1.0,
+        **run: Any,
+    ) -> Feed:
+        """The factors of a stream of bars, as they come: `program.follow(bars, into="factors").run()`.
 
-    def _stages(self, root: Node) -> list[str]:
-        mine = {id(node) for node in topological([root])}
-        lines = []
-        for number, stage in enumerate(self.plan.stages, 1):
-            nodes = [node for node in stage.nodes if id(node) in mine and node.op not in ("const", "field")]
-            if nodes:
-                kind = "over keys" if stage.cross else "along time"
-                lines.append(f"  stage {number:3} {kind}: {', '.join(node.op for node in nodes)}")
-        rows = sum(f.rows for f in self.layout.fields if id(f.node) in mine)
-        return [*lines, f"  state     {rows} values of {self.dtype} per symbol"]
+        Takes   bars: a stream with columns for symbol, time and the program's inputs;
+                into: the stream for rows of factors, or its name; made if need be. Each row once, also when this is
+                killed at any instant. None: for `feed.apply(function)`;
+                group: whose position in `bars` this is; default the name of `into`, else "factors";
+                symbols: the universe, default the symbols that show up; symbol, time: columns;
+                lateness, idle, late: when a tick is complete, and what becomes of rows that come after that;
+                every: the time between ticks, for absent ones to be computed too; rows: "present" or "all";
+                forget: ticks without a row after which a symbol leaves (see `FactorWindow` for all of these);
+                snapshot_every: seconds between two snapshots, at least 1, and more where taking one is slow;
+                run: start, retries, on_error, blocking, standby, flush, until, max_windows, stop, timeout, clock: as
+                of every consumer (see `penstock.window.streaming.Streaming`).
+        Returns a Feed; nothing runs before `feed.run()`.
+        Raises  FactorError for a stream that lacks what the program needs, and options that cannot be; SchemaMismatch
+                if `into` holds other rows.
+        """
+        from penstock.factor.feed.feed import follow
+
+        ticks = {
+            "symbols": symbols, "symbol": symbol, "time": time, "lateness": lateness, "idle": idle, "late": late,
+            "every": every, "rows": rows, "forget": forget,
+        }  # fmt: skip
+        return follow(self, bars, into, group=group, snapshot_every=snapshot_every, ticks=ticks, run=run)
+
+    @overload
+    def explain(self, name: str | None = None) -> str: ...
+
+    @overload
+    def explain(
+        self,
+        name: str,
+        data: Any,
+        *,
+        symbol: Symbol | None = None,
+        ts: Any = None,
+        columns: tuple[str, str] = ("symbol", "ts_event"),
+        first: int = 0,
+    ) -> Reason: ...
+
+    def explain(
+        self,
+        name: str | None = None,
+        data: Any = None,
+        *,
+        symbol: Symbol | None = None,
+        ts: Any = None,
+        columns: tuple[str, str] = ("symbol", "ts_event"),
+        first: int = 0,
+    ) -> str | Reason:
+        """How an output (or all) is computed; with `data`, what one value of it was computed from.
+
+        Takes   data: what `batch` takes; symbol: of the value (a column's number for arrays), which may be left out
+                if there is one only; ts: its time (ns, ISO text, datetime; a row's number for arrays), default the
+                last; columns: the frame's symbol and time; first: as for `batch`.
+        Returns without data a text: the expression after each pass, stages, state and lookback; with data a `Reason`,
+                which prints as the tree of the expression with the value of every part, the rows of each window and
+                the keys of each cross-section. The value has the bits that `batch` gives.
+        Cost    with data: a compilation in which every part is an output, and one pass over the rows up to `ts`.
+        Raises  FactorError for an output, a symbol or a time there is not.
+        """
+        from penstock.factor import explain
+
+        if name is not None and name not in self.outputs:
+            raise FactorError(f"there is no output {name!r}", hint=f"outputs are {', '.join(self.outputs[:20])}")
+        if data is None:
+            if symbol is not None or ts is not None:
+                raise FactorError("a program holds no data", hint="program.explain(name, bars, symbol=…, ts=…)")
+            return explain.passes(self, name)
+        if name is None:
+            raise FactorError(
+                "name is missing: a value of which output", hint=f"outputs are {', '.join(self.outputs[:20])}"
+            )
+        return explain.value(self, name, data, symbol=symbol, ts=ts, columns=columns, first=first)
 
     def describe(self) -> str:
         """The state's layout as a table."""
         return self.layout.describe()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Machine code is made (or found) anew where it is read; without a compiler there, NumPy gives the same bits.
+        return _again, (self.factors, self.dtype.name, self.engine if self.engine != "llvm" else None)
+
+    def __copy__(self) -> Program:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Program:
+        return self
+
     def __repr__(self) -> str:
         size = f"{len(self.inputs)} inputs, {len(self.outputs)} outputs"
         return f"Program({size}, {self.dtype}, warm after {self.warmup} rows)"
-
-
-def _lookback(node: Node) -> int | tuple[int, ...] | None:
-    operator = TABLE.get(node.op)
-    return 0 if operator is None or operator.lookback is None else operator.lookback(**dict(node.attrs))
-
-
-def _own(node: Node) -> tuple[int, ...]:
-    """Rows that a node's own state looks back, per operand."""
-    rows = _lookback(node)
-    return rows if isinstance(rows, tuple) else (rows or 0,) * len(node.args)
-
-
-def _endless(node: Node) -> bool:
-    return _lookback(node) is None

@@ -21,7 +21,10 @@ from typing import TypeAlias
 
 from penstock.factor import evaluate as evaluate
 from penstock.factor.executor import Executor as Executor
+from penstock.factor.export import build as build
 from penstock.factor.factors import Factors as Factors
+from penstock.factor.feed import FactorWindow as FactorWindow
+from penstock.factor.feed import Feed as Feed
 from penstock.factor.graph import Node as Node
 from penstock.factor.graph import constant as constant
 from penstock.factor.graph import field as field
@@ -41,6 +44,8 @@ from penstock.factor.table import Rows as Rows
 from penstock.factor.table import Series as Series
 from penstock.factor.table import Share as Share
 from penstock.factor.table import composite as composite
+from penstock.factor.table import cross as cross
+from penstock.factor.table import cross_numpy as cross_numpy
 from penstock.factor.table import elementwise as elementwise
 from penstock.factor.table import windowed as windowed
 from penstock.factor.text import parse as parse

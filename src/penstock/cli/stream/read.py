@@ -23,7 +23,7 @@ from penstock.cli.tree import shared
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["read"]
+__all__ = ["beside", "form_of", "read", "to_stdout"]
 
 
 @click.command(short_help="Write rows to the terminal, a pipe or a file.")
@@ -52,20 +52,21 @@ def read(
     if as_json and form not in (None, "json"):
         click.get_current_context().fail(f"--json and --format {form} are two formats; give one")
     path = None if output in (None, "-") else Path(str(output)).expanduser()
-    form = "json" if as_json else form or (_form_of(path) if path is not None else "table")
+    form = "json" if as_json else form or (form_of(path) if path is not None else "table")
     if path is None and form in BINARY and sys.stdout.isatty():
         click.get_current_context().fail(f"{form} is not for a terminal; give -o FILE, or send it into a pipe")
     with open_hub(hub) as opened:
         table = opened.streams.get(name, create=False).read(when(start), when(stop), columns_of(columns))
         if path is None:
-            _to_stdout(table, form)
+            to_stdout(table, form)
             return
-        with progress(f"writing {path.name}", table.num_rows) as done, _beside(path) as file:
+        with progress(f"writing {path.name}", table.num_rows) as done, beside(path) as file:
             WRITERS[form](table, file, done, path)
     say(f"wrote {rows_text(table.num_rows)} to {path}")
 
 
-def _form_of(path: Path) -> str:
+def form_of(path: Path) -> str:
+    """The format that a file's name says."""
     found = SUFFIXES.get(path.suffix.lower())
     if found is None:
         click.get_current_context().fail(f"the format of {path.name} is not known by its name; give --format")
@@ -73,7 +74,7 @@ def _form_of(path: Path) -> str:
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[IO[bytes]]:
+def beside(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its place only when it is whole."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
@@ -84,7 +85,8 @@ def _beside(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def _to_stdout(table: pa.Table, form: str) -> None:
+def to_stdout(table: pa.Table, form: str, advice: str = "--columns chooses, --json shows all") -> None:
+    """The rows of a table; `advice` for a terminal that has no room for all columns."""
     if form == "table":
         from penstock.records import is_document
 
@@ -93,7 +95,7 @@ def _to_stdout(table: pa.Table, form: str) -> None:
             for batch in pieces(table):
                 out.write(shown.text(batch))
             if shown.left_out:
-                say(f"no room for {', '.join(shown.left_out)}; --columns chooses, --json shows all")
+                say(f"no room for {', '.join(shown.left_out)}; {advice}")
             return
     with out.stdout() as file:
         if form == "parquet":  # its writer asks the file where it stands, which a pipe cannot tell

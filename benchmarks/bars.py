@@ -2,7 +2,8 @@
 
 Every side gets the same trades in its own favourite form, made before the clock starts, in batches where it takes
 batches, and holds its unfinished bars between them. All bars are compared with those of the plain loop. Peers make
-open, high, low, close and volume; ours also amount, vwap and number of trades, and would take late trades.
+open, high, low, close and volume; ours also amount, vwap and number of trades, and would take late trades. "The loop
+alone" is the compiled fold into cells that are known already: what the rest is to be measured by.
 
     python benchmarks/bars.py [--trades 1000000] [--symbols 500] [--rounds 3] [--json FILE]
 """
@@ -19,13 +20,15 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from _report import arguments, rounds, show, write
 
-from penstock.window.bars import Bars
+from _report import arguments, rounds, show, write
+from penstock.window.bars import Bars, kernel
+from penstock.window.bars.cells import Cells
+from penstock.window.bars.input import Rows
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND
-SMALL, LARGE = 10_000, 100_000
+TINY, SMALL, LARGE = 1_000, 10_000, 100_000
 Bar = tuple[int, int, float, float, float, float, int]  # start, symbol, open, high, low, close, volume
 
 
@@ -238,9 +241,21 @@ def by_bytewax(items: list[tuple[str, tuple[datetime, int, float, int]]]) -> lis
     return out
 
 
-def ours(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+def ours(batches: list[pa.RecordBatch], after: int | None = 0) -> list[pa.RecordBatch]:
+    kernel.AFTER = after
     bars = Bars("1s", late="drop")
     return [*(bars.update(batch) for batch in batches), bars.flush()]
+
+
+def loop(parts: list[tuple[np.ndarray, Rows]], cells: Cells, bases: np.ndarray) -> Cells:
+    """The compiled fold and nothing else."""
+    kernel.AFTER = 0
+    compiled = kernel.kernel(0)
+    assert compiled is not None, "llvmlite is not installed"
+    cells.clear(slice(None))
+    for at, rows in parts:
+        compiled.fold(cells, at, rows, np.array([len(at)]), bases)
+    return cells
 
 
 def sides(trades: Trades) -> Iterator[tuple[str, Callable[[], Any], Callable[[Any], set[Bar]]]]:
@@ -275,20 +290,40 @@ def sides(trades: Trades) -> Iterator[tuple[str, Callable[[], Any], Callable[[An
         "integer": pa.array(trades.symbol),
         "string": string,
     }
-    for rows in (SMALL, LARGE):
+    for rows in (TINY, SMALL, LARGE):
         for form, column in forms.items():
             batches = trades.arrow(column, rows)
             yield f"penstock, {form} symbols, batches of {rows:,}", lambda b=batches: ours(b), of_ours
+    for rows in (TINY, SMALL, LARGE):
+        batches = trades.arrow(forms["dictionary"], rows)
+        yield f"penstock without llvmlite, dictionary, {rows:,}", lambda b=batches: ours(b, None), of_ours
+    second = trades.time // SECOND
+    cell = (second - second[0]) * trades.symbols + trades.symbol
+    given = []
+    for rows in range(0, trades.count, LARGE):
+        part = slice(rows, rows + LARGE)
+        price = trades.price[part]
+        given.append((cell[part], Rows(trades.time[part], *[price] * 4, trades.size[part], *[None] * 3, 0)))
+    cells = Cells.empty(int(second[-1] - second[0] + 1) * trades.symbols, "int64")
+
+    def of_cells(cells: Cells) -> set[Bar]:
+        used = np.flatnonzero(cells.trades)
+        start = (used // trades.symbols + second[0]) * SECOND
+        rest = (cells.open, cells.high, cells.low, cells.close, cells.volume)
+        columns = (start, used % trades.symbols, *(column[used] for column in rest))
+        return set(zip(*(column.tolist() for column in columns), strict=True))
+
+    yield "penstock, the loop alone", lambda: loop(given, cells, np.zeros(1, np.int64)), of_cells
     yield "plain Python, tuples", lambda: plain(tuples), set
     columns = (trades.time, trades.symbol, trades.price, trades.size)
-    for rows in (SMALL, LARGE):
+    for rows in (TINY, SMALL, LARGE):
         parts = [tuple(column[i : i + rows] for column in columns) for i in range(0, trades.count, rows)]
         yield f"numpy, batches of {rows:,}", lambda p=parts: by_numpy(p), of_arrays
     if have("polars"):
         import polars as pl
 
         for form in ("integer", "string"):
-            for rows in (SMALL, LARGE):
+            for rows in (TINY, SMALL, LARGE):
                 frames = [pl.DataFrame(pl.from_arrow(batch)) for batch in trades.arrow(forms[form], rows)]
                 yield f"polars, {form} symbols, batches of {rows:,}", lambda f=frames: by_polars(f), of_frames
     if have("pandas"):

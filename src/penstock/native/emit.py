@@ -11,7 +11,7 @@ Nothing here permits the optimizer to regroup, contract or assume anything about
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-__all__ = ["BOOL", "I32", "I64", "PTR", "Code", "Kind", "Value", "Variable", "kind"]
+__all__ = ["BOOL", "I32", "I64", "PTR", "Code", "Kind", "Value", "Variable", "kind", "module"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +203,11 @@ class Code:
         self.lines.append(f"{label}:")
         self.label = label
 
+    def function(self, result: str, name: str, parameters: str, returned: str = "void") -> str:
+        """The text of a whole function without key blocks: what was written into `body`, and `ret`."""
+        head = f"define {result} @{name}({parameters}) #0 {{\nstart:"
+        return "\n".join([head, *self.sections["alloca"], *self.sections["body"], f"  ret {returned}", "}"])
+
     # ---- constants and conversions ----
 
     def number(self, kind: Kind, value: float | int | bool | np.floating[Any]) -> Value:
@@ -362,3 +367,21 @@ class Code:
         yield
         self.do(f"br label %{done}")
         self.begin(done)
+
+    def sweep(self, count: Operand, lanes: int, body: Callable[[Value, int], None]) -> None:
+        """Count from 0 to `count`, which is at least 0: `body(index, lanes)` for `lanes` values at a time, then
+        `body(index, 0)` for each that is left.
+        """
+        n = self.like(I64, count)
+        whole = n & -lanes
+        with self.loop(0, whole, lanes) as index:
+            body(index, lanes)
+        with self.loop(whole, n) as index:
+            body(index, 0)
+
+
+def module(*codes: tuple[Code, str]) -> str:
+    """The text of a module of functions: each the code it was written with, and its text."""
+    needs = sorted(set().union(*(code.needs for code, _ in codes)))
+    rest = ['!0 = !{!"branch_weights", i32 1, i32 2000}', 'attributes #0 = { nounwind "no-builtins" }']
+    return "\n".join([*needs, *(text for _, text in codes), *rest, ""])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.clock import time_ns
-from penstock.window.bars import Bars
+from penstock.window.bars import Bars, kernel
 from penstock.window.bars.open import OpenBars
 from penstock.window.grid import Grid
 from penstock.window.sessions import Sessions
@@ -248,9 +248,10 @@ def table(rows: list[Any], size: pa.DataType | None = None) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=names)
 
 
-@pytest.fixture(params=["dense", "sparse"])
+@pytest.fixture(params=["dense", "sparse", "dense numpy", "sparse numpy"])
 def cells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    if request.param == "sparse":
+    monkeypatch.setattr(kernel, "AFTER", None if "numpy" in request.param else 0)
+    if "sparse" in request.param:
         monkeypatch.setattr(OpenBars, "DENSE", 0)
         monkeypatch.setattr(OpenBars, "PER_ROW", 0)
 

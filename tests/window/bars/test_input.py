@@ -16,6 +16,8 @@ from penstock.window.bars import Bars
 from penstock.window.bars import symbols as bars_symbols
 from penstock.window.bars.symbols import Symbols
 
+pytestmark = pytest.mark.usefixtures("either")
+
 S = 10**9
 ROWS: dict[str, Any] = {
     "symbol": ["A", "B", "A", "C"],

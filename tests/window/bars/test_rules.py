@@ -23,6 +23,8 @@ from penstock.window.bars import Bars
 from penstock.window.bars.late import Fills
 from penstock.window.sessions import Sessions
 
+pytestmark = pytest.mark.usefixtures("either")
+
 S = 10**9
 HIGHEST = 2**63 - 1
 
@@ -646,14 +648,14 @@ def test_empty_batches_and_no_rows_at_all() -> None:
 )
 def test_parameters_that_cannot_work(options: dict[str, Any], message: str) -> None:
     with pytest.raises(WindowError) as error:
-        Bars(options.pop("interval", 1), **options)
+        Bars(**{"interval": 1, **options})
     assert str(error.value).startswith(message)
 
 
 @pytest.mark.parametrize("options", [{"interval": "soon"}, {"lateness": -1}, {"revise_for": None, "origin": "noon"}])
 def test_durations_and_times_must_be_some(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
-        Bars(options.pop("interval", 1), **options)
+        Bars(**{"interval": 1, **options})
 
 
 @pytest.mark.parametrize("when", [1.5, True, "2026-01-01", None, 2**63, -(2**63)])

@@ -16,6 +16,8 @@ from penstock.errors import WindowError
 from penstock.window.bars import Bars
 from penstock.window.sessions import Sessions
 
+pytestmark = pytest.mark.usefixtures("either")
+
 S = 10**9
 
 
@@ -77,8 +79,8 @@ def test_a_snapshot_of_nothing() -> None:
     ],
 )  # fmt: skip
 def test_a_snapshot_of_other_parameters(theirs: dict[str, Any], ours: dict[str, Any], message: str) -> None:
-    snapshot = Bars(theirs.pop("interval"), **theirs).snapshot()
-    bars = Bars(ours.pop("interval"), **ours)
+    snapshot = Bars(**theirs).snapshot()
+    bars = Bars(**ours)
     before = bars.snapshot()
     with pytest.raises(WindowError) as error:
         bars.restore(snapshot)

@@ -88,7 +88,7 @@ class Bars(Core):
         for chunk in stream.chunks(follow=True):
             done = bars.update(chunk.batch, chunk.first)
 
-    State   One cell of 80 bytes per open bar, closed bars for `revise_for`, one entry per symbol seen.
+    State   One cell of 72 bytes per open bar, closed bars for `revise_for`, one entry per symbol seen.
     Raises  WindowError, UsageError for parameters that cannot work.
     """
 
@@ -181,7 +181,8 @@ class Bars(Core):
 
         Takes   batch: n rows with the columns named above; first: number of row 0 in its stream, for messages.
         Returns bars of `schema`. `positions` then holds, for each of them, the row of the batch that caused it.
-        Cost    20 ns per row with dictionary or integer symbols, 35 ns with strings, plus 0.1 ms per batch.
+        Cost    3 ns per row with dictionary or integer symbols, 8 ns with strings, plus 30 us per batch and, where
+                bars close, 60 us and 60 ns per bar. Without llvmlite 17 to 26 ns per row.
         Raises  RecordError, TypeMismatch, SchemaMismatch, WindowError for rows that cannot be used; no bar has
                 changed then.
         """

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from penstock.errors import RecordError
 from penstock.window.bars.cells import Bar
 from penstock.window.bars.input import Reader, Rows
-from penstock.window.bars.intervals import Found, Intervals, compact
+from penstock.window.bars.intervals import Found, Intervals, Which, compact, each
+from penstock.window.bars.kernel import Kernel, kernel
 from penstock.window.bars.late import Fills, History, empty_bar
 from penstock.window.bars.open import OpenBars
 from penstock.window.bars.options import Options
@@ -43,14 +44,17 @@ class Core:
 
     def _take(self, batch: pa.RecordBatch, first: int) -> Out:
         """Take in rows; what they closed and revised."""
-        rows = self._reader.read(batch, first)
+        loops = kernel(batch.num_rows)
+        rows = self._reader.read(batch, first, loops)
         count = len(rows.time)
         if not count:
             return Out()
         if self._shift:
-            rows.time = rows.time - self._shift
+            rows.time, rows.ordered = rows.time - self._shift, None
         time, use = rows.time, rows.usable
-        ordered = int(time[0]) >= self._clock and not bool((time[1:] < time[:-1]).any())
+        if rows.ordered is None:
+            rows.ordered = not bool((time[1:] < time[:-1]).any())
+        ordered = rows.ordered and int(time[0]) >= self._clock
         run = time if ordered else np.maximum(np.maximum.accumulate(time), self._clock)
         missing = 0 if use is None else count - len(use) - rows.revised
         found, which, outside, dropped = None, None, 0, rows.revised
@@ -63,7 +67,7 @@ class Core:
                 use = inside if use is None else use[inside]
                 rows = rows.take(inside)
         traded = self._bound(rows, first)
-        symbol = self._symbols.encode(batch, first)
+        symbol = self._symbols.encode(batch, first, loops)
         if use is not None:
             symbol = symbol[use]
         self._check_fills(int(run[-1]), found, which, symbol)
@@ -75,13 +79,14 @@ class Core:
         if found is not None and len(rows.time):
             late = None
             if not ordered:
-                due = found[2] if which is None else found[2][which]
+                number = each(which)
+                due = found[2] if number is None else found[2][number]
                 late = np.flatnonzero(due <= (run if use is None else run[use]))
             if late is not None and len(late):
-                self._take_late(batch, rows, found, which, symbol, use, late, out)
+                self._take_late(batch, rows, found, which, symbol, use, late, out, loops)
             else:
-                self._fold(found, which, symbol, rows, ordered)
-        self._close(int(run[-1]), out)
+                self._fold(found, which, symbol, rows, ordered, loops)
+        self._close(int(run[-1]), out, loops)
         self._clock = int(run[-1])
         self._history.forget(self._clock)
         return out
@@ -103,7 +108,7 @@ class Core:
         """A volume no bar exceeds once these rows are in; RecordError when int64 could not hold it."""
         if rows.volume is None or rows.volume.dtype != np.int64 or not len(rows.volume):
             return self._traded
-        more = int(rows.volume.max()) * len(rows.volume)
+        more = (int(rows.volume.max()) if rows.most is None else rows.most) * len(rows.volume)
         if more + self._traded > HIGHEST:
             # The bound is that of all rows so far; look at the bars that are left.
             more = sum(rows.volume.tolist())
@@ -118,7 +123,7 @@ class Core:
                 )
         return more + self._traded
 
-    def _check_fills(self, clock: int, found: Found | None = None, which: Any = None, symbol: Any = None) -> None:
+    def _check_fills(self, clock: int, found: Found | None = None, which: Which = None, symbol: Any = None) -> None:
         """WindowError when filling up to `clock` would fill the memory; found, which, symbol: the rows coming in."""
         if self._fills is None:
             return
@@ -128,7 +133,8 @@ class Core:
             waiting = self._open.peek()
             if not coming or found is None:
                 return waiting.symbol, waiting.start
-            starts = found[0][which] if which is not None else np.full(len(symbol), found[0][0])
+            number = each(which)
+            starts = found[0][number] if number is not None else np.full(len(symbol), found[0][0])
             return np.concatenate([waiting.symbol, symbol]), np.concatenate([waiting.start, starts])
 
         firsts = [int(self._open.starts[0])] if len(self._open.starts) else []
@@ -136,9 +142,17 @@ class Core:
             firsts.append(int(found[0][0]))
         self._fills.check(self._intervals, clock, len(self._symbols), min(firsts, default=None), bars)
 
-    def _fold(self, found: Found, which: Any, symbol: NDArray[np.intp], rows: Rows, ordered: bool) -> None:
+    def _fold(
+        self,
+        found: Found,
+        which: Which,
+        symbol: NDArray[np.intp],
+        rows: Rows,
+        ordered: bool,
+        loops: Kernel | None,
+    ) -> None:
         if len(rows.time):
-            self._open.add(found, which, symbol, len(self._symbols), rows, ordered, self._reader.volume)
+            self._open.add(found, which, symbol, len(self._symbols), rows, ordered, self._reader.volume, loops)
 
     def _take_late(
         self,
@@ -150,12 +164,13 @@ class Core:
         use: Any,
         late: NDArray[np.intp],
         out: Out,
+        loops: Kernel | None,
     ) -> None:
         """Fold the rows in time, then treat the late ones as asked."""
         good = np.ones(len(rows.time), bool)
         good[late] = False
         used, whose = compact(found, None if which is None else which[good])
-        self._fold(used, whose, symbol[good], rows.take(good), False)
+        self._fold(used, whose, symbol[good], rows.take(good), False, loops)
         self._count(late=len(late))
         position = late if use is None else use[late]
         if self.options.late != "revise":
@@ -182,11 +197,11 @@ class Core:
             self._count(revisions=int(revision > 0), bars=int(revision == 0))
             out.add(bar, revision, at)
 
-    def _close(self, clock: int, out: Out) -> None:
+    def _close(self, clock: int, out: Out, loops: Kernel | None = None) -> None:
         """Close what is due at `clock`."""
         dues = self._open.dues
         if len(dues) and int(dues[0]) <= clock:
-            bars = self._open.close(clock)
+            bars = self._open.close(clock, loops)
             if self.options.late == "revise":
                 self._history.add(bars)
         elif self._fills:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,13 @@ from penstock.errors import RecordError, SchemaMismatch, TypeMismatch
 from penstock.records import event_times
 from penstock.window.grid import Int64
 
+if TYPE_CHECKING:
+    from penstock.window.bars.kernel import Kernel
+
 __all__ = ["Float64", "Reader", "Rows", "place"]
 
 Float64 = NDArray[np.float64]
+_ORDER, _PRICE, _SIZE = 1, 2, 4  # what a scan may find
 _PRICES = ("open", "high", "low", "close")
 
 
@@ -27,7 +31,8 @@ _PRICES = ("open", "high", "low", "close")
 class Rows:
     """One batch: arrays of its n rows. `usable` are the rows with price and size, None when all are.
 
-    `volume` is None when there is none (quotes), `trades` when each row counts one.
+    `volume` is None when there is none (quotes), `amount` when it is price x volume, `trades` when each row counts
+    one. `ordered` says whether times never decrease, `most` is the greatest integer size; None: nobody has looked.
     """
 
     time: Int64
@@ -40,6 +45,8 @@ class Rows:
     trades: Int64 | None
     usable: Int64 | None
     revised: int
+    ordered: bool | None = None
+    most: int | None = None
 
     def take(self, rows: Int64) -> Rows:
         """The rows of these numbers."""
@@ -70,7 +77,7 @@ class Reader:
         self.volume = ""  # "int64", "float64"; "" until the first batch
         self._seen = ("", "")
 
-    def read(self, batch: pa.RecordBatch, first: int) -> Rows:
+    def read(self, batch: pa.RecordBatch, first: int, kernel: Kernel | None = None) -> Rows:
         """The arrays of a batch whose row 0 is row `first` of the stream.
 
         Raises  SchemaMismatch for a column that is not there or of another kind than before, TypeMismatch for one
@@ -93,7 +100,7 @@ class Reader:
             price *= 0.5
             rows, volume = Rows(time, price, price, price, price, None, None, None, _finite(price), 0), "int64"
         else:
-            rows, volume = self._trades(batch, time, first)
+            rows, volume = self._trades(batch, time, first, kernel)
         if self.volume not in ("", volume):
             raise TypeMismatch(
                 expected=f"{self.volume} sizes, as in the batches before",
@@ -132,16 +139,18 @@ class Reader:
             column=self.price,
         )
 
-    def _trades(self, batch: Any, time: Int64, first: int) -> tuple[Rows, str]:
+    def _trades(self, batch: Any, time: Int64, first: int, kernel: Kernel | None) -> tuple[Rows, str]:
         price = self._number(batch, self.price, first)
-        usable = _finite(price)
-        if self.size is None:
-            return Rows(time, price, price, price, price, None, None, None, usable, 0), "int64"
-        size, present = self._size(batch, self.size, first)
-        usable = _both(usable, present)
-        with np.errstate(invalid="ignore", over="ignore"):
-            amount = price * size
-        return Rows(time, price, price, price, price, size, amount, None, usable, 0), str(size.dtype)
+        size, present = (None, None) if self.size is None else self._sizes(batch, self.size, first)
+        ordered, most, odd = None, None, _PRICE | _SIZE
+        if kernel is not None:
+            odd, most = kernel.scan(time, price, size)
+            ordered = not odd & _ORDER
+        usable = _both(present, _finite(price)) if odd & _PRICE else present
+        if size is not None and odd & _SIZE:
+            usable = _both(usable, self._good(size, self.size or "", first))
+        rows = Rows(time, price, price, price, price, size, None, None, usable, 0, ordered, most)
+        return rows, "int64" if size is None or size.dtype == np.int64 else "float64"
 
     def _bars(self, batch: Any, time: Int64, first: int) -> tuple[Rows, str]:
         names = batch.schema.names
@@ -192,7 +201,12 @@ class Reader:
         )
 
     def _size(self, batch: Any, name: str, first: int) -> tuple[NDArray[Any], Int64 | None]:
-        """Sizes as int64 or float64, and the rows that have one (None: all)."""
+        """Sizes as int64 or float64, all at least 0, and the rows that have one (None: all)."""
+        size, present = self._sizes(batch, name, first)
+        return size, _both(present, self._good(size, name, first))
+
+    def _sizes(self, batch: Any, name: str, first: int) -> tuple[NDArray[Any], Int64 | None]:
+        """Sizes as they are, and the rows that have one (None: all); NaN and infinity may be among floats."""
         column = batch.column(name)
         present = None
         if pa.types.is_integer(column.type):
@@ -209,7 +223,11 @@ class Reader:
                 ) from error
         else:
             size = self._number(batch, name, first)
-            present = _finite(size)
+        return size, present
+
+    def _good(self, size: NDArray[Any], name: str, first: int) -> Int64 | None:
+        """The rows with a finite size, None for all; RecordError for one below 0."""
+        present = _finite(size) if size.dtype == np.float64 else None
         if len(size) and not size.min() >= 0 and (low := size < 0).any():
             row = int(low.argmax())
             raise RecordError(
@@ -219,7 +237,7 @@ class Reader:
                 hint="cancellations are not sizes: filter such rows out before they come here",
                 row=first + row,
             )
-        return size, present
+        return present
 
 
 def _finite(values: Float64) -> Int64 | None:

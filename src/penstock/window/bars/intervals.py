@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,26 @@ from numpy.typing import NDArray
 from penstock.window.grid import DAY_NS, HIGHEST, LOWEST, Grid, Int64
 from penstock.window.sessions import SessionGrid
 
-__all__ = ["Found", "Intervals", "compact"]
+__all__ = ["Found", "Intervals", "Runs", "Which", "compact", "each"]
 
 Found = tuple[Int64, Int64, Int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The interval of each row where rows are in order: number k for those after stops[k - 1] and up to stops[k]."""
+
+    stops: Int64
+
+
+Which = Runs | NDArray[np.intp] | None
+
+
+def each(which: Which) -> NDArray[np.intp] | None:
+    """The same as an array."""
+    if not isinstance(which, Runs):
+        return which
+    return np.repeat(np.arange(len(which.stops)), np.diff(which.stops, prepend=0))
 
 
 class Intervals:
@@ -28,13 +46,13 @@ class Intervals:
         self._low, self._high = 0, 0  # times known to lie in _one
         self._one: Found = (np.empty(0, np.int64),) * 3
 
-    def of(self, times: Int64, ordered: bool) -> tuple[Found, NDArray[np.intp] | None, NDArray[np.intp] | None]:
+    def of(self, times: Int64, ordered: bool) -> tuple[Found, Which, NDArray[np.intp] | None]:
         """The intervals of these times.
 
         Takes   times: (n,) int64, n >= 1; ordered: whether they never decrease.
         Returns (starts, ends, dues) of the intervals in use, ascending; which: (n,) the interval of each time, None
-                when there is only one; inside: numbers of the times that have one, None when all have (`which` is
-                then as long as `inside`).
+                when there is only one, Runs where that is enough; inside: numbers of the times that have one, None
+                when all have (`which` is then as long as `inside`).
         """
         if ordered:
             low, high = int(times[0]), int(times[-1])
@@ -51,15 +69,21 @@ class Intervals:
             dues = self._due(over)
             # Where intervals touch, a row exactly on the border belongs to the second, or to the first when that
             # is over only later.
-            borders = np.maximum(starts[1:], over[:-1])
+            borders = starts[1:] if over is ends else np.maximum(starts[1:], over[:-1])
+            which: Any
             if ordered:
-                stops = np.searchsorted(times, borders)
-                counts = np.diff(stops, prepend=0, append=len(times))
-                which = np.repeat(np.arange(len(starts)), counts)
-                tight = bool(counts.all())
+                stops = np.empty(len(starts), np.int64)
+                stops[:-1], stops[-1] = times.searchsorted(borders), len(times)
+                used = stops > 0
+                used[1:] = stops[1:] > stops[:-1]
+                if not used.all():
+                    starts, ends, over, dues, stops = (column[used] for column in (starts, ends, over, dues, stops))
+                runs = Runs(stops)
+                which = each(runs) if isinstance(self.grid, SessionGrid) else runs
+            elif isinstance(self.grid, Grid) and self.grid.tz is None and high - int(starts[0]) <= HIGHEST:
+                which = (times - starts[0]) // self.size_ns  # all of one size: a quarter of the time of a search
             else:
                 which = np.searchsorted(borders, times, side="right")
-                tight = False
             if isinstance(self.grid, SessionGrid):
                 good = (times >= starts[which]) & (times < over[which])
                 if self.grid.resting and self.grid.sessions.outside == "drop":
@@ -67,7 +91,8 @@ class Intervals:
                 if not good.all():
                     inside = np.flatnonzero(good)
                     which = which[inside]
-                    tight = False
+                elif ordered:
+                    which = runs
             if len(starts) == 1:
                 if inside is None:
                     self._remember(starts, ends, dues)
@@ -83,7 +108,7 @@ class Intervals:
                 late = end
             starts, at, which = np.unique(start, return_index=True, return_inverse=True)
             return (starts, end[at], self._due(late[at])), which, inside
-        if tight:
+        if isinstance(which, Runs):
             return (starts, ends, dues), which, inside
         return *compact((starts, ends, dues), which), inside
 

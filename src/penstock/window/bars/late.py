@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.errors import WindowError
-from penstock.window.bars.cells import EMPTY, Bar, Cells, fold
+from penstock.window.bars.cells import Bar, Cells, fold
 from penstock.window.bars.input import Float64, Rows
 from penstock.window.bars.intervals import Intervals
 from penstock.window.grid import HIGHEST, LOWEST, Int64
@@ -51,7 +51,7 @@ class History:
             old = self._closed(*at)
             known = (new, int(filled) - 1) if old is None else (old, 0)
         bar = known[0].take(slice(0, 1))
-        bar.cells = Cells(*(getattr(bar.cells, name).copy() for name in EMPTY))
+        bar.cells = bar.cells.copy()
         fold(bar.cells, np.zeros(1, np.intp), row, False)
         self.revised[at] = (bar, known[1] + 1)
         return self.revised[at]

@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 from penstock.window.bars.cells import Bar, Cells, fold
 from penstock.window.bars.input import Rows
+from penstock.window.bars.intervals import Which, each
+from penstock.window.bars.kernel import Kernel
 from penstock.window.grid import Int64
 
 __all__ = ["OpenBars"]
@@ -25,7 +27,7 @@ class Store(Protocol):
     def reserve(self, pages: int) -> None:
         """Page numbers are below `pages`."""
 
-    def at(self, pages: Numbers, which: Numbers | None, symbol: Numbers) -> Numbers:
+    def at(self, pages: Numbers, which: Numbers | None, symbol: Numbers, kernel: Kernel | None = None) -> Numbers:
         """(n,) the cell of each row, made when it is not there; `which` of the pages, None for the only one."""
 
     def find(self, pages: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -46,7 +48,7 @@ class Pages:
         if pages * self.width > len(self.cells):
             self.cells = self.cells.grown(pages * self.width)
 
-    def at(self, pages: Numbers, which: Numbers | None, symbol: Numbers) -> Numbers:
+    def at(self, pages: Numbers, which: Numbers | None, symbol: Numbers, kernel: Kernel | None = None) -> Numbers:
         if which is None:
             return symbol + int(pages[0]) * self.width
         at: Numbers = (pages * self.width)[which]
@@ -79,7 +81,7 @@ class Table:
     def reserve(self, pages: int) -> None:
         pass
 
-    def at(self, pages: Numbers, which: Numbers | None, symbol: Numbers) -> Numbers:
+    def at(self, pages: Numbers, which: Numbers | None, symbol: Numbers, kernel: Kernel | None = None) -> Numbers:
         page = pages[0] if which is None else pages[which]
         keys: Int64 = page.astype(np.int64) << 32 | symbol
         if 2 * (self._used + len(keys)) > len(self._keys):
@@ -87,7 +89,7 @@ class Table:
             if 2 * (self._used + len(keys)) > len(self._keys):
                 self._rebuild(len(keys))
         self._used += len(keys)
-        return self._seek(keys)
+        return self._seek(keys) if kernel is None else kernel.seek(keys, self._keys, self._bits)
 
     def _seek(self, keys: Int64) -> Numbers:
         table, mask = self._keys, len(self._keys) - 1
@@ -117,10 +119,15 @@ class Table:
         """A table without emptied places, with room for `more`."""
         live = np.flatnonzero(self._keys >= 0)
         keys, cells = self._keys[live], self.cells.take(live)
-        self._bits = max(10, (4 * (len(live) + more) - 1).bit_length())
-        self._keys = np.full(1 << self._bits, self.FREE, np.int64)
+        bits = max(10, (4 * (len(live) + more) - 1).bit_length())
+        if self._bits - 2 <= bits <= self._bits:
+            self.cells.clear(live)  # all others are empty
+            self._keys[:] = self.FREE
+        else:
+            self._bits = bits
+            self._keys = np.full(1 << bits, self.FREE, np.int64)
+            self.cells = Cells.empty(1 << bits, cells.kind)
         self._used = len(live)
-        self.cells = Cells.empty(1 << self._bits, str(cells.volume.dtype))
         self.cells.put(self._seek(keys), cells)
 
     def find(self, pages: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -163,24 +170,34 @@ class OpenBars:
     def add(
         self,
         intervals: Intervals,
-        which: Numbers | None,
+        which: Which,
         symbol: Numbers,
         symbols: int,
         rows: Rows,
         ordered: bool,
         volume: str,
+        kernel: Kernel | None = None,
     ) -> None:
         """Fold rows into their bars.
 
         Takes   intervals: starts, ends, dues, ascending, each with a row; which: (n,) the interval of each row, None
-                for the only one; symbol: (n,); symbols: how many there are by now; volume: its dtype.
+                for the only one; symbol: (n,); symbols: how many there are by now; volume: its dtype;
+                kernel: the compiled loops, None to do without.
         """
         if volume != self._volume:
             self._volume = volume
             self._store = Pages(1, volume)
         page = self._open(intervals, symbols, len(symbol))
-        at = self._store.at(page, which, symbol)
-        fold(self._store.cells, at, rows, ordered)
+        store = self._store
+        if kernel is None:
+            at = store.at(page, each(which), symbol)  # may move the cells
+            fold(store.cells, at, rows, ordered)
+        elif isinstance(store, Pages) and not isinstance(which, np.ndarray):
+            stops = np.array([len(symbol)]) if which is None else which.stops
+            kernel.fold(store.cells, symbol, rows, stops, page * store.width)
+        else:
+            at = store.at(page, each(which), symbol, kernel)
+            kernel.fold(store.cells, at, rows, np.array([len(at)]), np.zeros(1, np.int64))
 
     def _open(self, intervals: Intervals, symbols: int, rows: int) -> Numbers:
         """Pages of the intervals, which are opened when they are not."""
@@ -189,10 +206,18 @@ class OpenBars:
         if len(starts) == 1 and len(open_now) and starts[0] == open_now[-1]:
             self._fit(symbols, len(open_now), rows)
             return self._page[-1:]
-        if len(open_now):
-            new = open_now.take(np.searchsorted(open_now, starts), mode="clip") != starts
-        else:
-            new = np.ones(len(starts), bool)
+        if not len(open_now) or starts[0] >= open_now[-1]:
+            # In order of time: what is new comes behind.
+            again = int(len(open_now) > 0 and starts[0] == open_now[-1])
+            fresh = len(starts) - again
+            self._fit(symbols, len(open_now) + fresh, rows)
+            if fresh:
+                columns = (self.starts, self.ends, self.dues)
+                more = (column[again:] for column in intervals)
+                self.starts, self.ends, self.dues = (np.concatenate(pair) for pair in zip(columns, more, strict=True))
+                self._page = np.concatenate([self._page, self._allot(fresh)])
+            return self._page[len(self._page) - len(starts) :]
+        new = open_now.take(np.searchsorted(open_now, starts), mode="clip") != starts
         fresh = int(np.count_nonzero(new))
         self._fit(symbols, len(open_now) + fresh, rows)
         if fresh:
@@ -243,12 +268,18 @@ class OpenBars:
         """All open bars."""
         return self._bars(len(self.starts))[0]
 
-    def close(self, clock: int) -> Bar:
+    def close(self, clock: int, kernel: Kernel | None = None) -> Bar:
         """Take out the bars that are due when event time has come to `clock`."""
-        count = int(np.searchsorted(self.dues, clock, side="right"))
-        bars, at = self._bars(count)
+        count = int(self.dues.searchsorted(clock, side="right"))
+        store = self._store
+        if count and kernel is not None and isinstance(store, Pages):
+            which, symbol, cells = kernel.collect(store.cells, self._page[:count] * store.width, store.width)
+            bars = Bar(symbol, self.starts[which], self.ends[which], self.dues[which], cells)
+        else:
+            bars, at = self._bars(count)
+            if count:
+                store.clear(self._page[:count], at)
         if count:
-            self._store.clear(self._page[:count], at)
             self._free.extend(self._page[:count][::-1].tolist())
             self.starts, self.ends, self.dues = self.starts[count:], self.ends[count:], self.dues[count:]
             self._page = self._page[count:]

@@ -120,7 +120,7 @@ def _put(arrays: dict[str, Any], name: str, bars: Bar) -> None:
 
 
 def _bar(arrays: dict[str, Any], name: str) -> Bar:
-    cells = Cells(*(arrays[f"{name}.{field}"] for field in EMPTY))
+    cells = Cells.of({field: arrays[f"{name}.{field}"] for field in EMPTY})
     symbol, start, end, due = (arrays[f"{name}.{field}"] for field in ("symbol", "start", "end", "due"))
     return Bar(symbol, start, end, due, cells)
 

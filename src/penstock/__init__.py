@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from penstock import clock, connect, errors, factor, log, records, window
+    from penstock import clock, connect, errors, factor, log, plant, records, store, window
     from penstock.hub import Hub, open, streams
     from penstock.window import Window
 
@@ -31,12 +31,14 @@ __all__ = [
     "factor",
     "log",
     "open",
+    "plant",
     "records",
+    "store",
     "streams",
     "window",
 ]
 
-_MODULES = frozenset({"clock", "connect", "errors", "factor", "log", "records", "window"})
+_MODULES = frozenset({"clock", "connect", "errors", "factor", "log", "plant", "records", "store", "window"})
 _NAMES = {"Hub": "penstock.hub", "open": "penstock.hub", "streams": "penstock.hub", "Window": "penstock.window"}
 
 

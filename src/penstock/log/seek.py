@@ -55,6 +55,8 @@ def event_ranges(segments: Segments, start: int, stop: int, low: int, high: int)
     """Offset ranges within [start, stop) whose appends have event times within [low, high)."""
     ranges: list[tuple[int, int]] = []
     found = firsts(segments.folder)
+    if not found:  # nothing was ever appended
+        return ranges
     wanted = [first for first, end in zip(found, [*found[1:], stop], strict=True) if first < stop and end > start]
     for segment in _opened(segments, wanted):
         entries = index_entries(segment)

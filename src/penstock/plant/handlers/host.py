@@ -100,6 +100,7 @@ class Handler:
         self._failures: dict[str, int] = {}
         self._seconds = 0.0
         self._seen = self._stamp()
+        self._source: bytes | None = None
 
     @property
     def path(self) -> Path | None:
@@ -107,17 +108,23 @@ class Handler:
         place = self.spec.rpartition(":")[0] if ".py:" in self.spec else self.spec
         return Path(place) if place.endswith((".py", ".kg")) else None
 
+    def check(self) -> None:
+        """Raise HandlerError if the handler's file is not there."""
+        path = self.path
+        if path is not None and not path.is_file():
+            raise HandlerError(expected="a handler's file", got=f"{str(path)!r}, which is not there")
+
     async def start(self) -> None:
         """Load the handler.
 
         Raises  HandlerError if there is no such file, it does not load, or it defines no entry.
         """
-        path = self.path
-        if path is not None and not path.is_file():
-            raise HandlerError(expected="a handler's file", got=f"{str(path)!r}, which is not there")
+        self.check()
         async with self._busy:
             self._seen = self._stamp()
-            self._worker = await self._open()
+            source = self._read()
+            self._worker = await self._open(source)
+            self._source = source
 
     async def __call__(self, messages: Sequence[dict[str, Any]]) -> Outcome:
         """Hand messages to the handler; never raises for what the handler does."""
@@ -139,11 +146,12 @@ class Handler:
         self._seen = stamp
         async with self._busy:
             try:
-                fresh = await self._open()
+                source = self._read()
+                fresh = await self._open(source)
             except HandlerError as error:
                 return Outcome(failure=Failure("load", str(error)))
             await self._close()
-            self._worker = fresh
+            self._worker, self._source = fresh, source
             self._reloads += 1
         return Outcome()
 
@@ -178,7 +186,8 @@ class Handler:
     async def _once(self, what: dict[str, Any]) -> Outcome:
         if self._worker is None:
             try:
-                self._worker = await self._open()
+                # From what was loaded last: the file may be broken, or gone, by now.
+                self._worker = await self._open(self._source)
             except HandlerError as error:
                 return Outcome(failure=Failure("load", str(error)))
             self._restarts += 1
@@ -209,11 +218,19 @@ class Handler:
         published = [(name, rows) for name, rows in reply["published"]]
         return Outcome(reply["messages"], published, None, reply.get("answer"))
 
-    async def _open(self) -> _Worker:
+    def _read(self) -> bytes | None:
+        path = self.path
+        try:
+            return None if path is None else path.read_bytes()
+        except OSError as error:
+            raise HandlerError(f"handler {self.spec} cannot be read: {error}") from error
+
+    async def _open(self, source: bytes | None) -> _Worker:
         worker = await _Worker.start(self._on_print)
         load = {
             "do": "load",
             "spec": self.spec,
+            "source": source,
             "seconds": self.timeout,
             "load_seconds": _LOAD,
             "memory": self.memory,

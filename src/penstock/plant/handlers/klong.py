@@ -42,13 +42,19 @@ def _spelled(source: str) -> str:
 class Program:
     """A loaded program. One interpreter, one thread.
 
-    Takes   path: the `.kg` file; trusted: all of Klong's verbs, Python and sockets among them;
+    Takes   path: the `.kg` file; source: what is in it, None to read it;
+            trusted: all of Klong's verbs, Python and sockets among them;
             extra: functions to add as ps.NAME, with parameters named x, y, z.
     Raises  LookupError if it defines no entry, and what reading it raises.
     """
 
     def __init__(
-        self, path: Path, *, trusted: bool = False, extra: Mapping[str, Callable[..., Any]] | None = None
+        self,
+        path: Path,
+        source: bytes | None = None,
+        *,
+        trusted: bool = False,
+        extra: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         from klongpy.core import KGCall, KGSym
 
@@ -58,7 +64,7 @@ class Program:
         for name, function in (extra or {}).items():
             self._klong[f"ps.{name}"] = function
         self._klong(".strict()")
-        self._klong(_spelled(path.read_text(encoding="utf-8")))
+        self._klong(_spelled((path.read_bytes() if source is None else source).decode()))
         found = [name for name in (*ENTRIES, "onask") if self._defines(name)]
         self.entry = next((name for name in ENTRIES if name in found), "")
         self.answers = "onask" in found

@@ -16,14 +16,15 @@ ENTRIES = ("onmsg", "oncols")
 """Of messages (a list of dicts), and of columns (a dict of arrays)."""
 
 
-def load(spec: str) -> tuple[Callable[[Any], Any], bool]:
+def load(spec: str, source: bytes | None = None) -> tuple[Callable[[Any], Any], bool]:
     """The function, and whether it takes columns: it is `oncols`, or its only parameter is named `col…`.
 
-    Takes   spec: as above. A file is run afresh each time, a module imported (again).
+    Takes   spec: as above. A file is run afresh each time, a module imported (again); source: what is in
+            the file, None to read it.
     Raises  LookupError, TypeError, and whatever the file itself raises.
     """
     place, _, name = spec.rpartition(":") if ":" in spec else (spec, "", "")
-    namespace = _file(Path(place)) if place.endswith(".py") else _module(place)
+    namespace = _file(Path(place), source) if place.endswith(".py") else _module(place)
     if not name:
         name = next((entry for entry in ENTRIES if callable(namespace.get(entry))), "")
         if not name:
@@ -52,9 +53,8 @@ def _takes_columns(function: Callable[..., Any]) -> bool:
     return len(names) == 1 and names[0].startswith("col")
 
 
-def _file(path: Path) -> dict[str, Any]:
-    source = path.read_bytes()
-    code = compile(source, str(path), "exec")
+def _file(path: Path, source: bytes | None) -> dict[str, Any]:
+    code = compile(path.read_bytes() if source is None else source, str(path), "exec")
     folder = str(path.resolve().parent)
     if folder not in sys.path:
         sys.path.insert(0, folder)

@@ -88,6 +88,7 @@ class _Worker:
     def load(self, frame: dict[str, Any]) -> dict[str, Any]:
         spec = str(frame["spec"])
         self.seconds = float(frame["seconds"])
+        source: bytes | None = frame.get("source")
         bindings.settle(frame.get("hub"))
         try:
             with _alarm(float(frame["load_seconds"])):
@@ -98,13 +99,15 @@ class _Worker:
                 if spec.endswith(".kg"):
                     from penstock.plant.handlers.klong import Program, inside
 
-                    program = Program(Path(spec), trusted=bool(frame.get("trusted")), extra=bindings.bound(inside))
+                    program = Program(
+                        Path(spec), source, trusted=bool(frame.get("trusted")), extra=bindings.bound(inside)
+                    )
                     made = program if program.entry else None, program.columns, program.entry
                     answer = program.answer if program.answers else None
                 else:
                     from penstock.plant.handlers import python
 
-                    function, columns = python.load(spec)
+                    function, columns = python.load(spec, source)
                     made, answer = (function, columns, getattr(function, "__name__", "")), python.answer(spec)
         except BaseException as error:
             return {"do": "failed", "failure": _failure(error)}

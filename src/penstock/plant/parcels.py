@@ -1,0 +1,88 @@
+"""Frames ready for the wire: some rows of a burst in one encoding, made once for all who get the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from penstock.plant import arrow
+from penstock.plant.feed import Burst
+from penstock.plant.protocol import array, binary_frame, text_frame
+
+__all__ = ["MAX_FRAME", "Encoding", "Parcel"]
+
+MAX_FRAME: Final = 512 << 10
+"""Bytes of a frame of many messages: half of what clients accept by default. A larger message goes alone."""
+
+
+class Encoding:
+    """How messages are written: as JSON, `seq` with their offsets; or as Arrow."""
+
+    __slots__ = ("is_arrow", "seq")
+
+    def __init__(self, seq: bool = False, is_arrow: bool = False) -> None:
+        self.seq, self.is_arrow = seq, is_arrow
+
+    def __hash__(self) -> int:
+        return self.seq * 2 + self.is_arrow
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Encoding) and (self.seq, self.is_arrow) == (other.seq, other.is_arrow)
+
+    def frames(self, burst: Burst, rows: list[int] | None) -> list[Parcel]:
+        """Rows of a burst (None: all) as parcels, none larger than MAX_FRAME unless it is one message."""
+        if self.is_arrow:
+            return _arrow(burst, rows)
+        messages = burst.messages(self.seq)
+        if rows is not None:
+            messages = [messages[row] for row in rows]
+        return list(_split(burst, rows, messages))
+
+
+def _split(burst: Burst, rows: list[int] | None, messages: list[bytes]) -> Iterator[Parcel]:
+    payload = array(messages)
+    count = len(messages)
+    if len(payload) > MAX_FRAME and count > 1:
+        half = count // 2
+        every = list(range(count)) if rows is None else rows
+        yield from _split(burst, every[:half], messages[:half])
+        yield from _split(burst, every[half:], messages[half:])
+    else:
+        yield Parcel(text_frame(payload), count, burst, rows)
+
+
+class Parcel:
+    """A frame ready for the wire, and what is in it: rows of a burst (`rows` None: all of them)."""
+
+    __slots__ = ("burst", "count", "frame", "is_history", "rows")
+
+    def __init__(self, frame: bytes, count: int, burst: Burst, rows: list[int] | None) -> None:
+        self.frame, self.count, self.burst, self.rows = frame, count, burst, rows
+        self.is_history = False
+
+    @property
+    def first(self) -> int:
+        """Offset of its first row."""
+        return self.burst.first + (self.rows[0] if self.rows else 0)
+
+    @property
+    def last(self) -> int:
+        """Offset of its last row."""
+        return self.burst.first + (self.rows[-1] if self.rows else len(self.burst) - 1)
+
+
+def _arrow(burst: Burst, rows: list[int] | None) -> list[Parcel]:
+    if rows is None:
+        batch, seq = burst.batch, np.arange(burst.first, burst.stop)
+    else:
+        picked = np.asarray(rows, np.int64)
+        batch, seq = burst.batch.take(pa.array(picked)), burst.first + picked
+    payload = arrow.encode(batch, seq, burst.feed.name, burst.feed.event)
+    if len(payload) > MAX_FRAME and len(seq) > 1:
+        every = list(range(len(burst))) if rows is None else rows
+        half = len(every) // 2
+        return _arrow(burst, every[:half]) + _arrow(burst, every[half:])
+    return [Parcel(binary_frame(payload), len(seq), burst, rows)]

@@ -1,0 +1,307 @@
+"""The plant itself: streams of a hub on one side, subscribers on the other, and nothing that waits.
+
+Log first, publish second: messages are rows that are in the log already. `publish` reads what is new there and puts it
+in the outboxes; `replay` reads history for those who asked for it, a little at a time. Whoever runs a plant
+(`server.py`) calls both, hands in what clients send, and brings sockets and time.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.clock import WALL, Clock
+from penstock.errors import PenstockError, UnknownStream, UsageError
+from penstock.hub import Hub
+from penstock.plant.feed import Burst, Feed
+from penstock.plant.lanes import Router
+from penstock.plant.limits import Limits
+from penstock.plant.metrics import Metrics
+from penstock.plant.outbox import Outbox, Wire
+from penstock.plant.parcels import Encoding
+from penstock.plant.patterns import Pattern, Wanted
+from penstock.plant.protocol import CONNECTED, Code, Policy, status, statuses
+from penstock.plant.snapshot import Latest
+from penstock.plant.subscriber import Subscriber
+from penstock.plant.tokens import Check, any_key
+
+__all__ = ["Plant", "PlantStatistics"]
+
+_log: Final = logging.getLogger("penstock.plant")
+
+
+@dataclass(frozen=True, slots=True)
+class PlantStatistics:
+    """A plant since it was made: rows published, bursts of them, rows replayed; clients now and ever; what is failed.
+
+    positions   of each stream, the offset up to which it is published
+    """
+
+    rows: int
+    bursts: int
+    replayed: int
+    subscribers: int
+    connects: int
+    refused: int
+    positions: dict[str, int]
+    failed: dict[str, str]
+
+
+class Plant:
+    """Streams and their subscribers.
+
+    Takes   hub; streams: names or patterns such as "bars*", by default all but those that begin with "_"; streams made
+            later are found by `look`;
+            policy: for those who do not keep up, "conflate", "drop_oldest", "disconnect" or "catch_up";
+            limits; check: who a key belongs to, by default any key is good; clock.
+    Raises  UnknownStream for a name that is no pattern and no stream, UsageError.
+    Edges   One thread only. Rows appended before the plant was made are history.
+
+    >>> plant = Plant(hub, streams=["bars", "trades"])
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        streams: str | Sequence[str] = "*",
+        *,
+        policy: Policy | str = Policy.DISCONNECT,
+        limits: Limits | None = None,
+        check: Check = any_key,
+        clock: Clock = WALL,
+    ) -> None:
+        self.hub, self.limits, self.check, self.clock = hub, limits or Limits(), check, clock
+        self.policy = policy if isinstance(policy, Policy) else Policy.named(policy)
+        self._streams = [streams] if isinstance(streams, str) else list(streams)
+        if not self._streams:
+            raise UsageError(expected="at least one stream", got="none", where="in Plant", hint='streams="*" is all')
+        self.feeds: dict[str, Feed] = {}
+        self.subscribers: dict[Subscriber, None] = {}
+        self.metrics = Metrics()
+        self._routers: dict[str, Router] = {}
+        self._latest: dict[str, Latest] = {}
+        self._connections: Counter[str] = Counter()
+        self._reading: dict[Subscriber, None] = {}  # those with histories
+        self._timed: dict[Outbox, None] = {}  # those that conflate for an interval
+        self.failed: dict[str, str] = {}
+        self.look(is_first=True)
+
+    # -- streams
+
+    def look(self, *, is_first: bool = False) -> list[Feed]:
+        """Find streams that are new; returns their feeds. Their rows are live from the first one on.
+
+        At a plant's start what is there is history.
+        """
+        found = []
+        names = self.hub.streams.list()
+        for wanted in self._streams:
+            if any(mark in wanted for mark in "*?["):
+                fresh = [n for n in fnmatch.filter(names, wanted) if n not in self.feeds and not n.startswith("_")]
+                found += [self._add(name, is_first=is_first) for name in fresh]
+            elif wanted not in self.feeds and (is_first or wanted in names):
+                found.append(self._add(wanted, is_first=is_first))
+        return found
+
+    def _add(self, name: str, *, is_first: bool) -> Feed:
+        feed = Feed(self.hub.streams.get(name, create=False), at="end" if is_first else "start")
+        self.feeds[name], self._routers[name] = feed, Router(feed)
+        for subscriber in self.subscribers:
+            subscriber.join(feed)
+        return feed
+
+    def drop(self, name: str) -> None:
+        """Forget a stream that was dropped from the hub."""
+        feed = self.feeds.pop(name)
+        for subscriber in self.subscribers:
+            subscriber.lose(feed)
+        del self._routers[name]
+        self._latest.pop(name, None)
+
+    def router(self, name: str) -> Router:
+        """The lanes of a stream."""
+        return self._routers[name]
+
+    def events(self) -> list[str]:
+        """Events that the plant's streams declare, sorted; documents may have others."""
+        return sorted({feed.event for feed in self.feeds.values() if feed.event is not None})
+
+    def serves(self, pattern: Pattern) -> bool:
+        """Whether a stream may have messages of that pattern."""
+        return pattern.event == "*" or any(pattern.may_be(feed.fixed) for feed in self.feeds.values())
+
+    def feeds_of(self, patterns: Iterable[Pattern]) -> list[Feed]:
+        """Streams that may have messages of these patterns."""
+        wanted = list(patterns)
+        return [feed for feed in self.feeds.values() if any(p.may_be(feed.fixed) for p in wanted)]
+
+    # -- clients
+
+    def attach(self, wire: Wire, *, is_arrow: bool = False, peer: str = "") -> Subscriber:
+        """A client has connected: it is greeted."""
+        subscriber = Subscriber(self, wire, is_arrow=is_arrow, peer=peer, now=self.clock.now_ns())
+        self.subscribers[subscriber] = None
+        self.metrics.connects += 1
+        subscriber.outbox.say(CONNECTED)
+        subscriber.outbox.flush()
+        return subscriber
+
+    def detach(self, subscriber: Subscriber) -> None:
+        """A client has gone."""
+        if self.subscribers.pop(subscriber, 0) == 0:
+            return
+        subscriber.detach()
+        self._reading.pop(subscriber, None)
+        self._timed.pop(subscriber.outbox, None)
+        if subscriber.is_admitted:
+            self._connections[subscriber.who or ""] -= 1
+        self.metrics.left(subscriber.outbox.statistics())
+
+    def admit(self, subscriber: Subscriber) -> bool:
+        """Count a client that has shown its key; False when there are too many of that key."""
+        who = subscriber.who or ""
+        if self._connections[who] >= self.limits.connections_per_token:
+            self.metrics.refused += 1
+            return False
+        self._connections[who] += 1
+        subscriber.is_admitted = True
+        return True
+
+    def received(self, subscriber: Subscriber, data: str | bytes) -> None:
+        """A message of a client."""
+        self.metrics.received += 1
+        subscriber.received(data, self.clock.now_ns())
+
+    def tick(self) -> None:
+        """Close those who show no key in time; call it a few times a second."""
+        now = self.clock.now_ns()
+        for subscriber in list(self.subscribers):
+            subscriber.tick(now)
+
+    def due(self) -> int | None:
+        """Send what was conflated for an interval that is over; returns when to call again (ns), None if never."""
+        now = self.clock.now_ns()
+        following: int | None = None
+        for outbox in list(self._timed):
+            if outbox.due(now):
+                outbox.flush()
+            when = outbox.next_due()
+            if when is None:
+                del self._timed[outbox]
+            elif following is None or when < following:
+                following = when
+        return following
+
+    def close(self, code: Code = Code.RESTART, reason: str = "the plant restarts") -> None:
+        """Tell all clients to go: with 1012 the market's own clients come back."""
+        for subscriber in list(self.subscribers):
+            subscriber.close(code, reason)
+
+    def announce(self, kind: str, message: str, **facts: object) -> None:
+        """Send a status to all clients, such as "end_of_day"."""
+        frame = statuses(status(kind, message, **facts))
+        for subscriber in list(self.subscribers):
+            if subscriber.session.is_open:
+                subscriber.outbox.say(frame)
+                subscriber.outbox.flush()
+
+    def statistics(self) -> PlantStatistics:
+        """What was published, and to how many; of each client see `Subscriber.statistics`."""
+        m = self.metrics
+        return PlantStatistics(
+            m.rows, m.bursts, m.replayed, len(self.subscribers), m.connects, m.refused,
+            {feed.name: feed.position for feed in self.feeds.values()}, dict(self.failed),
+        )  # fmt: skip
+
+    # -- messages
+
+    def publish(self, feeds: Iterable[Feed], max_rows: int = 1024) -> list[Feed]:
+        """Put what is new in these feeds into the outboxes and write; returns those that had something.
+
+        Edges   a stream that was dropped is forgotten; one that cannot be read is in `failed`, and the others go on.
+        Cost    for each feed: reading and encoding its rows, once; for each subscriber: about 1 µs and one write.
+        """
+        dirty: dict[Outbox, None] = {}
+        busy = []
+        for feed in feeds:
+            try:
+                burst = feed.poll(max_rows)
+                if burst is not None:
+                    busy.append(feed)
+                    self._put(feed, burst, dirty)
+            except UnknownStream:
+                self.drop(feed.name)
+            except Exception as error:  # whatever a stream holds, the others go on
+                if not isinstance(error, PenstockError):
+                    _log.exception("stream %s cannot be published", feed.name)
+                self._fail(feed, error)
+        for outbox in dirty:
+            outbox.flush()
+        return busy
+
+    def _put(self, feed: Feed, burst: Burst, dirty: dict[Outbox, None]) -> None:
+        """Messages into the outboxes of those who want them."""
+        now = self.clock.now_ns()
+        self.metrics.published(len(burst), now - burst.created)
+        for lane, parcels in self._routers[feed.name].route(burst):
+            outboxes = lane.outboxes
+            for parcel in parcels:
+                for outbox, conflate in list(outboxes.items()):  # one that is full may leave the lane
+                    dirty[outbox] = None
+                    try:
+                        if conflate is None:
+                            outbox.put(parcel)
+                        else:
+                            outbox.put_latest(parcel, conflate, now)
+                            if conflate:
+                                self._timed[outbox] = None
+                    except Exception:  # whatever is wrong with one client, the others go on
+                        _log.exception("a client cannot be served and is cut")
+                        outbox.close(Code.INTERNAL, "cannot be served")
+        latest = self._latest.get(feed.name)
+        if latest is not None:
+            latest.add(burst)
+
+    def _fail(self, feed: Feed, error: Exception) -> None:
+        """A stream cannot be read: its subscribers are told, the others do not notice."""
+        self.failed[feed.name] = str(error)
+        frame = statuses(status("error", f"stream {feed.name} cannot be read: {error}", stream=feed.name))
+        for subscriber in list(self.subscribers):
+            if any(pattern.may_be(feed.fixed) for pattern in subscriber.held):
+                subscriber.outbox.say(frame)
+                subscriber.outbox.flush()
+
+    def replay(self, max_rows: int = 256) -> bool:
+        """One step of history for one subscriber, in turns; False when nobody has use for more now."""
+        for _ in range(len(self._reading)):
+            subscriber = next(iter(self._reading))
+            del self._reading[subscriber]
+            rows = subscriber.replay(max_rows)
+            if subscriber.histories:
+                self._reading[subscriber] = None
+            if rows:
+                self.metrics.replayed += rows
+                return True
+        return False
+
+    def wants_history(self, subscriber: Subscriber) -> None:
+        """A subscriber has something to be read from the log."""
+        self._reading[subscriber] = None
+
+    def behind(self, subscriber: Subscriber, feed: Feed) -> None:
+        """A subscriber has fallen behind and goes on from the log."""
+        self.metrics.behind += 1
+        self.wants_history(subscriber)
+        subscriber.join(feed)
+
+    def snapshot(self, wanted: Wanted, encoding: Encoding) -> Iterator[bytes]:
+        """Frames with the latest message of each symbol that is wanted."""
+        for feed in self.feeds_of(wanted.patterns):
+            latest = self._latest.get(feed.name)
+            if latest is None:
+                latest = self._latest[feed.name] = Latest(feed)
+            yield from latest.frames(wanted, encoding)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,18 @@ SRC = Path(penstock.__file__).parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python([^\n]*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ENTRY = re.compile(r"^\| `([a-z_]+(?:\.py|/))` \| (\S.*\S) \|$", re.MULTILINE)
+
+
+@pytest.fixture(autouse=True)
+def own_operators() -> Iterator[None]:
+    """What a page adds to the operator table goes with it."""
+    penstock.factor.operators()
+    tables = penstock.factor.table.TABLE, penstock.factor.table.ALIASES
+    before = [dict(table) for table in tables]
+    yield
+    for table, names in zip(tables, before, strict=True):
+        table.clear()
+        table.update(names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -12,6 +12,7 @@
     │   └── GroupBusy                  another consumer holds the group
     ├── StorageError                   the disk, not the data
     │   ├── CorruptSegment             bytes that are not what was written
+    │   ├── CorruptFile                the same, of a table's data file
     │   ├── DiskFull (OSError)
     │   └── ReadOnly (OSError)
     ├── WindowError                    a window or bar definition that cannot work
@@ -19,6 +20,9 @@
     ├── FactorError                    a factor that cannot be built or run
     ├── CompileError                   code of ours that LLVM refuses, or lacks: please report it
     ├── HandlerError                   a handler that cannot be loaded, or whose worker cannot be kept alive
+    ├── StoreError                     a table or key that cannot do what was asked
+    │   ├── KeyNotFound (KeyError)     no such table, or no such key in it
+    │   └── FrameTooLarge              a frame over the memory that there is for frames
     └── SourceError                    a feed, a file or a package that cannot be read
 
 Each error keeps its facts as attributes (`expected`, `got`, `where`, `hint`, and what its class names);
@@ -30,11 +34,14 @@ from __future__ import annotations
 __all__ = [
     "CompileError",
     "ConsumerFailed",
+    "CorruptFile",
     "CorruptSegment",
     "DiskFull",
     "FactorError",
+    "FrameTooLarge",
     "GroupBusy",
     "HandlerError",
+    "KeyNotFound",
     "OffsetError",
     "PenstockError",
     "PenstockWarning",
@@ -44,6 +51,7 @@ __all__ = [
     "SchemaMismatch",
     "SourceError",
     "StorageError",
+    "StoreError",
     "StreamError",
     "TypeMismatch",
     "UnknownStream",
@@ -140,6 +148,10 @@ class CorruptSegment(StorageError):
     """Stored bytes are not what was written; `file`, `position`, `first`, `stop` (offsets) say which."""
 
 
+class CorruptFile(StorageError):
+    """A table's data file is not what was written; `table`, `file` say which. Other files are read as before."""
+
+
 class DiskFull(StorageError, OSError):
     """No space left. `kept`: offsets of those parts of a large table that were committed; the rest left no trace."""
 
@@ -170,6 +182,20 @@ class CompileError(PenstockError):
 
 class HandlerError(PenstockError):
     """A handler that cannot be loaded, or whose worker cannot be kept alive."""
+
+
+class StoreError(PenstockError):
+    """A table that cannot do what was asked."""
+
+
+class KeyNotFound(StoreError, KeyError):
+    """No table of that name, or no such key in it; `near` holds similar ones."""
+
+    __str__ = PenstockError.__str__  # KeyError would show the repr
+
+
+class FrameTooLarge(StoreError):
+    """A frame larger than the memory there is for frames; `size`, `limit` in bytes. It was not read."""
 
 
 class SourceError(PenstockError):

@@ -81,3 +81,67 @@ def test_no_rows_and_no_keys():
 def test_compiled_programs_may_be_thrown_away():
     live = f.compile({"a": close * 3}).stream(n=2)
     assert live.step(close=[1, 2])["a"].tolist() == [3, 6]
+
+
+def rows(keys, dtype):
+    """Rows that are hard to put in order, by what is hard about them."""
+    rng = np.random.default_rng(keys)
+    normal = rng.normal(size=(3, keys))
+    special = normal.copy()
+    for value in (np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-42):
+        special[rng.random(special.shape) < 0.06] = value
+    outlier = normal.copy()
+    outlier[:, 0], outlier[:, -1] = 1e30, -1e30
+    close = 1 + rng.integers(0, 5 * keys, (3, keys)) * np.finfo(dtype).eps
+    close[:, keys // 3] = -1e20
+    unsigned = f"u{np.dtype(dtype).itemsize}"
+    yield "walk", np.exp(normal.cumsum(0) * 0.02)
+    yield "few values", rng.integers(-2, 2, (3, keys))
+    yield "ties of three", rng.integers(0, max(2, keys // 3), (3, keys))
+    yield "special", special
+    yield "outlier", outlier
+    yield "close, and an outlier", close
+    yield "any bits", rng.integers(0, 2**32 - 1, (3, keys), "u4").astype(unsigned).view(dtype)
+    yield "missing", np.full((3, keys), np.nan)
+    yield "zeros of both signs", np.where(rng.random((3, keys)) < 0.5, 0.0, -0.0)
+    yield "wide", rng.standard_cauchy((3, keys)) * 10.0 ** rng.integers(-30, 30, (3, keys))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_orders_of_hard_rows(dtype):
+    expressions = {"order": "cs_order(x)", "low": "cs_quantile(x, 0.1)", "middle": "cs_quantile(x, 0.5)"}
+    fast, plain = (f.compile(expressions, dtype=dtype, engine=engine) for engine in ("llvm", "numpy"))
+    # Counted in pairs, sorted by the network in its smallest and largest size and just beyond, by digits.
+    for keys in (2, 40, 41, 127, 128, 129, 513, 4097, 8192, 8193):
+        for name, values in rows(keys, dtype):
+            data = {"x": np.asarray(values, dtype)}
+            got, want = fast.batch(data), plain.batch(data)
+            for output in expressions:
+                assert got[output].tobytes() == want[output].tobytes(), (keys, name, output)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_groups_that_change_and_are_small_or_large(dtype):
+    expressions = {
+        "sum": "cs_group_sum(x, g)",
+        "apart": "cs_indneutralize(x, h)",
+        "ranked": "cs_indneutralize(cs_rank(x), ts_delta(h, 1))",
+        "one": f.cs_group_sum(f.field("x"), 1.0),
+    }
+    fast, plain = (f.compile(expressions, dtype=dtype, engine=engine) for engine in ("llvm", "numpy"))
+    rng = np.random.default_rng(3)
+    for keys in (1, 7, 33, 129, 600):
+        for large, small in ((1, 2), (3, keys), (30, keys // 4 + 1), (keys // 8 + 1, keys // 3 + 1)):
+            x = rng.normal(size=(40, keys)) * 10.0 ** rng.integers(-20, 20, (40, keys))
+            x[rng.random(x.shape) < 0.1] = np.nan
+            x[2, keys // 2], x[3, 0], x[3, -1] = np.inf, np.inf, -np.inf
+            g = np.tile(rng.integers(0, large, keys), (40, 1)).astype(float)
+            h = np.tile(rng.integers(-3, small, keys), (40, 1)).astype(float)
+            g[4:, keys // 2], g[9:, keys // 3], g[20, 0], g[21:, 0] = large, np.nan, 0.0, -0.0
+            h[7] = rng.integers(0, small, keys)
+            data = {name: np.asarray(value, dtype) for name, value in (("x", x), ("g", g), ("h", h))}
+            got, want, live = fast.batch(data), plain.batch(data), fast.stream(n=keys)
+            for row in range(40):
+                tick = live.step(**{name: value[row] for name, value in data.items()})
+                for name in expressions:
+                    assert tick[name].tobytes() == want[name][row].tobytes() == got[name][row].tobytes(), (keys, name)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -9,6 +12,7 @@ import pytest
 
 from penstock import factor as f
 from penstock.errors import FactorError
+from penstock.factor.llvm.engine import LlvmEngine
 
 close, volume = f.fields("close", "volume")
 FACTORS = {
@@ -22,6 +26,13 @@ def panel(rows, keys):
     return {name: rng.lognormal(0, 1, (rows, keys)) for name in ("close", "volume")}
 
 
+@pytest.fixture
+def eager(monkeypatch):
+    """However little there is to do, all threads do it."""
+    monkeypatch.setattr(LlvmEngine, "SHARE", 1)
+
+
+@pytest.mark.usefixtures("eager")
 @pytest.mark.parametrize("kind", FACTORS)
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @pytest.mark.parametrize("keys", [1, 30, 333])
@@ -44,6 +55,7 @@ def test_threads_do_not_change_bits(kind, threads, keys):
     assert alone.snapshot() == state
 
 
+@pytest.mark.usefixtures("eager")
 def test_a_restored_stream_keeps_its_threads():
     program = f.compile(FACTORS["crossing"])
     data = panel(10, 50)
@@ -57,6 +69,7 @@ def test_a_restored_stream_keeps_its_threads():
         assert again.step(**more)["a"].tobytes() == live.step(**more)["a"].tobytes()
 
 
+@pytest.mark.usefixtures("eager")
 def test_streams_in_several_python_threads_share_one_executor():
     program = f.compile(FACTORS["crossing"])
     data = panel(60, 100)
@@ -77,6 +90,7 @@ def test_streams_in_several_python_threads_share_one_executor():
     assert all(got[i].tobytes() == want["a"].tobytes() for i in range(3))
 
 
+@pytest.mark.usefixtures("eager")
 def test_resting_threads_use_no_processor():
     program = f.compile(FACTORS["crossing"])
     with f.Executor(threads=2) as executor:
@@ -100,6 +114,7 @@ def test_the_interpreter_runs_beside_a_batch():
     assert turns > 100
 
 
+@pytest.mark.usefixtures("eager")
 def test_threads_end_with_their_executor():
     program = f.compile(FACTORS["crossing"])
     executor = f.Executor(threads=3)
@@ -133,3 +148,59 @@ def test_the_numpy_engine_has_no_use_for_threads():
     program = f.compile(FACTORS["series"], engine="numpy")
     with f.Executor(threads=2) as executor:
         assert program.batch(panel(3, 2), executor=executor)["a"].shape == (3, 2)
+
+
+def test_a_short_tick_is_computed_by_the_caller_alone(monkeypatch):
+    program = f.compile(FACTORS["crossing"])
+    data = {name: x[0] for name, x in panel(1, 50).items()}
+    with f.Executor(threads=2) as executor:
+        program.stream(n=50, executor=executor).step(**data)
+        assert not [t for t in threading.enumerate() if t.name.startswith("penstock-factor")]
+        monkeypatch.setattr(LlvmEngine, "SHARE", 100)
+        program.stream(n=50, executor=executor).step(**data)
+        assert [t for t in threading.enumerate() if t.name.startswith("penstock-factor")]
+
+
+def child(script):
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+SETUP = """
+import os, threading, warnings
+import numpy as np
+from penstock import factor as f
+from penstock.factor.llvm.engine import LlvmEngine
+LlvmEngine.SHARE = 1
+program = f.compile({"a": f.rank(f.ts_sum(f.field("x"), 5))})
+data = {"x": np.random.default_rng(0).random((50, 300))}
+want = program.batch(data)["a"].tobytes()
+executor = f.Executor(threads=3)
+assert program.batch(data, executor=executor)["a"].tobytes() == want
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+def test_a_forked_process_has_threads_of_its_own():
+    script = """
+warnings.simplefilter("ignore")
+held = threading.Event()
+def hold():
+    with executor._lock:
+        held.set()
+        threading.Event().wait(0.2)
+thread = threading.Thread(target=hold)
+thread.start()
+held.wait()
+pid = os.fork()
+same = program.batch(data, executor=executor)["a"].tobytes() == want
+if pid == 0:
+    os._exit(0 if same else 1)
+print(same, os.waitpid(pid, 0)[1])
+"""
+    assert child(SETUP + script) == "True 0\n"
+
+
+def test_a_process_ends_with_an_executor_open():
+    assert child(SETUP + "print('end')") == "end\n"

@@ -1,4 +1,4 @@
-"""A second reading of the steps, one number at a time, over state addressed in blocks of eight keys.
+"""A second reading of the steps, one number at a time: every window is made from its rows at each of them.
 
 It is written from the text of `machine.Machine` alone and must agree with the NumPy machine to the bit: what a compiled
 machine has to do as well.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from operator import add, and_, eq, gt, lt, mul, sub, truediv
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 
 from penstock import factor as f
 from penstock.factor import elementary
+from penstock.factor.layout import SPREAD
 from penstock.factor.llvm.engine import LlvmEngine
 from penstock.factor.llvm.machine import LlvmMachine
 from penstock.factor.llvm.rows import RowMachine as CompiledRows
@@ -25,28 +27,22 @@ from penstock.factor.reproducible import row_sums
 from penstock.factor.table import TABLE, Kind
 
 f.operators()
-BLOCK = 8
 
 
 class ScalarMachine:
-    """One key of one row. State rows are read and written through `Layout.address`."""
+    """One key of one row. `kept` holds per field and key its values, past rows with the oldest first."""
 
     def __init__(self, layout, dtype, keys):
-        self.layout, self.type, self.keys = layout, np.dtype(dtype).type, keys
-        self.memory = np.full(layout.rows * -(-keys // BLOCK) * BLOCK, np.nan, dtype)
+        self.type = np.dtype(dtype).type
+        self.kept = {(f.name, f.node, key): [self.type(np.nan)] * f.rows for f in layout.fields for key in range(keys)}
         self.nan = self.type(np.nan)
         self.double = np.dtype(dtype) == np.float64
         self.ordinal = self.key = 0
 
-    def at(self, field, slot, part=0):
-        return self.layout.address(field.first + part * field.depth + slot, self.key, BLOCK)
-
-    def load(self, field, slot):
-        return tuple(self.memory[self.at(field, slot, part)] for part in range(field.parts))
-
-    def store(self, field, slot, values):
-        for part, value in enumerate(values):
-            self.memory[self.at(field, slot, part)] = value
+    def look(self, past):
+        """The rows looked back on, the oldest first."""
+        rows = self.kept[past.field.name, past.field.node, self.key]
+        return rows[len(rows) - past.shift - past.rows : len(rows) - past.shift]
 
     def where(self, mask, x, y):
         kind = next((type(v) for v in (x, y) if isinstance(v, np.floating)), self.type)
@@ -94,59 +90,60 @@ class ScalarMachine:
         return np.float64(2.0 ** int(x))
 
     def delay(self, past, x):
-        slot = self.ordinal % past.depth
-        (old,) = self.load(past, slot)
-        self.store(past, slot, (x,))
-        return old
+        return self.look(past[0])[0]
 
     def scan(self, cell, step, x):
-        (old,) = self.load(cell, 0)
-        new = step(old, x)
-        self.store(cell, 0, (new,))
-        return new
-
-    def past(self, ring, xs):
-        """The earlier rows, oldest first; `xs` becomes one."""
-        rows = [self.load(ring, (self.ordinal + j) % ring.depth) for j in range(ring.depth)]
-        self.store(ring, self.ordinal % ring.depth, xs)
-        return rows
+        kept = self.kept[cell.name, cell.node, self.key]
+        kept[0] = step(kept[0], x)
+        return kept[0]
 
     def combine(self, monoid, a, b, na, nb):
         return tuple(self.type(v) for v in monoid.combine(self, a, b, self.type(na), self.type(nb)))
 
     def window(self, state, monoid, n, *xs):
         row = tuple(self.type(v) for v in monoid.lift(self, *xs))
-        if n <= SHORT:
-            rows = [monoid.lift(self, *old) for old in (self.past(state.past, xs) if n > 1 else [])]
-            summaries = [tuple(self.type(v) for v in old) for old in rows] + [row]
-            made = summaries[0]
-            for j, one in enumerate(summaries[1:], 1):
-                made = self.combine(monoid, made, one, j, 1)
-            return made
-        p = self.ordinal % n
-        prefix = row if p == 0 else self.combine(monoid, self.load(state.prefix, 0), row, p, 1)
-        made = prefix
-        if p < n - 1:
-            made = self.combine(monoid, self.load(state.ring, p + 1), prefix, n - 1 - p, p + 1)
-        self.store(state.ring, p, row)
-        self.store(state.prefix, 0, prefix)
-        if p == n - 1:
-            for j in range(n - 2, -1, -1):
-                merged = self.combine(monoid, self.load(state.ring, j), self.load(state.ring, j + 1), 1, n - 1 - j)
-                self.store(state.ring, j, merged)
-        return made
+        earlier = zip(*(self.look(past) for past in state.past), strict=True) if n > 1 else []
+        rows = [tuple(self.type(v) for v in monoid.lift(self, *old)) for old in earlier]
+        turns = sum(past.turn for past in state.past) if n >= SPREAD else 0
+        p = n - 1 if n <= SHORT else (self.ordinal + turns) % n
+        before, block = rows[: n - 1 - p], [*rows[n - 1 - p :], row]
+        prefix = block[0]
+        for j, one in enumerate(block[1:], 1):
+            prefix = self.combine(monoid, prefix, one, j, 1)
+        if not before:
+            return prefix
+        suffix = before[-1]
+        for j, one in enumerate(before[-2::-1], 1):
+            suffix = self.combine(monoid, one, suffix, 1, j)
+        return self.combine(monoid, suffix, prefix, n - 1 - p, p + 1)
 
     def fold(self, state, n, x, start, step):
-        for (old,) in self.past(state.past, (x,)) if n > 1 else []:
+        for old in self.look(state.past[0]) if n > 1 else []:
             start = step(start, old)
         return start
 
     def order(self, state, n, x, places):
-        rows = [old for (old,) in self.past(state.past, (x,))] if n > 1 else []
+        rows = self.look(state.past[0]) if n > 1 else []
         ranked = sorted(v + self.type(0) for v in [*rows, x])
         if any(v != v for v in ranked):
             return tuple(self.nan for _ in places)
         return tuple(ranked[place] for place in places)
+
+
+class Row(list):
+    """The keys of a row; arithmetic is key by key."""
+
+
+def _each(one):
+    def method(self, other):
+        others = other if isinstance(other, list) else [other] * len(self)
+        return Row(one(x, y) for x, y in zip(self, others, strict=True))
+
+    return method
+
+
+for _one in (add, sub, mul, truediv, lt, gt, eq, and_):
+    setattr(Row, f"__{_one.__name__.strip('_')}__", _each(_one))
 
 
 class RowMachine:
@@ -159,14 +156,24 @@ class RowMachine:
     def present(self, x):
         return [v == v for v in x]
 
+    def finite(self, x):
+        return Row(np.isfinite(v) for v in x)
+
+    def abs(self, x):
+        return Row(abs(v) for v in x)
+
+    def sqrt(self, x):
+        return Row(np.sqrt(v) for v in x)
+
     def where(self, mask, x, y):
-        return [a if there else y for there, a in zip(mask, x, strict=True)]
+        xs, ys = (v if isinstance(v, list) else [self.type(v)] * len(mask) for v in (x, y))
+        return Row(a if there else b for there, a, b in zip(mask, xs, ys, strict=True))
 
     def row_count(self, x):
-        return [self.type(sum(v == v for v in x))] * len(x)
+        return Row([self.type(sum(v == v for v in x))] * len(x))
 
     def row_sum(self, x):
-        return [self.type(row_sums(np.array([x], np.float64))[0, 0])] * len(x)
+        return Row([self.type(row_sums(np.array([x], np.float64))[0, 0])] * len(x))
 
     def row_order(self, x):
         place = lambda v: 1 + sum(u < v for u in x) + (sum(u == v for u in x) - 1) / 2  # noqa: E731
@@ -193,7 +200,7 @@ def run_scalar(program, panel):
     rows, keys = next(iter(panel.values())).shape
     machine = ScalarMachine(program.layout, program.dtype, keys)
     across = RowMachine(program.dtype)
-    fields = {node: SimpleNamespace(**{f.name: f for f in fields}) for node, fields in program.layout.by_node().items()}
+    states = {node: SimpleNamespace(**uses) for node, uses in program.layout.uses.items()}
     out = {name: np.empty((rows, keys), program.dtype) for name in program.outputs}
     for t in range(rows):
         machine.ordinal = t
@@ -205,21 +212,24 @@ def run_scalar(program, panel):
             elif node.op == "field":
                 values[node] = list(panel[attrs["name"]][t])
             elif TABLE[node.op].kind is Kind.CROSS:
-                values[node] = TABLE[node.op].step(across, *args, **attrs)
+                values[node] = TABLE[node.op].step(across, *map(Row, args), **attrs)
             else:
                 made = []
                 for key in range(keys):
                     machine.key = key
-                    state = [fields.get(node)] if TABLE[node.op].state else []
+                    state = [states[node]] if TABLE[node.op].state else []
                     step = TABLE[node.op].step
                     made.append(program.dtype.type(step(machine, *state, *[arg[key] for arg in args], **attrs)))
                 values[node] = made
         for name, node in zip(program.outputs, program.plan.outputs, strict=True):
             out[name][t] = values[node]
-    logical = np.array(
-        [[machine.memory[program.layout.address(r, k, BLOCK)] for k in range(keys)] for r in range(program.layout.rows)]
-    )
-    return out, logical
+        for field in program.layout.fields:
+            if field.ring:
+                for key in range(keys):
+                    past = machine.kept[field.name, field.node, key]
+                    past[:] = [*past[1:], values[field.node][key]]
+    logical = [[v for f in program.layout.fields for v in machine.kept[f.name, f.node, key]] for key in range(keys)]
+    return out, np.array(logical, program.dtype).T
 
 
 def bits(x):
@@ -241,11 +251,13 @@ def test_a_second_reading_gives_the_same_bits(dtype):
     nodes = f.fields(*"abc")
     outputs = {}
     for operator in TABLE.values():
-        for n in (4, 6):
+        for n in (1, 4, 6, 9):
             attrs = {
                 p.name: {"Rows": n, "Share": 0.3, "Number": 2.0, "Flag": True}[p.kind] for p in operator.attributes
             }
-            outputs[f"{operator.name}_{n}"] = operator(*nodes[: len(operator.operands)], **attrs)
+            if all(attrs[p.name] >= (p.least or 0) for p in operator.attributes):
+                outputs[f"{operator.name}_{n}"] = operator(*nodes[: len(operator.operands)], **attrs)
+    outputs["late"] = f.ts_corr(f.delay(nodes[0], 3), f.delay(nodes[1] + 1, 2), 7)
     program = f.compile(outputs, dtype=dtype)
     live = program.stream(n=keys)
     want = live.batch(panel)
@@ -253,7 +265,7 @@ def test_a_second_reading_gives_the_same_bits(dtype):
         got, memory = run_scalar(program, panel)
     for name in program.outputs:
         assert (bits(got[name]) == bits(want[name])).all(), name
-    assert (bits(memory) == bits(live._engine.save())).all()
+    assert (bits(memory) == bits(live._engine.save(rows))).all()
 
 
 def test_machines_have_all_words():

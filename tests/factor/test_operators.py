@@ -177,6 +177,29 @@ def argbest(x, n, best):
     return blank(best(np.where(np.isnan(w), 0, w), axis=-1) + 1, w)
 
 
+def paired(x, y, what):
+    """`what(x, y)` of each row's pairs in extended precision, NaN elsewhere."""
+    out = np.full(x.shape, np.nan, LONG)
+    for row in range(len(x)):
+        both = np.isfinite(x[row]) & np.isfinite(y[row])
+        if both.any():
+            out[row, both] = what(x[row, both].astype(LONG), y[row, both].astype(LONG))
+    return out
+
+
+def row_corr(x, y):
+    if len(x) < 2 or (x == x[0]).all() or (y == y[0]).all():
+        return np.nan
+    return (spread(x) * spread(y)).sum() / np.sqrt((spread(x) ** 2).sum()) / np.sqrt((spread(y) ** 2).sum())
+
+
+def row_residual(y, x):
+    if (x == x[0]).all():
+        return y - y.mean()
+    dx, dy = x - x.mean(), y - y.mean()
+    return dy - dx * ((dx * dy).sum() / (dx * dx).sum())
+
+
 REFERENCE = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
@@ -222,6 +245,7 @@ REFERENCE = {
     "ts_argmax": lambda x, n: argbest(x, n, np.argmax),
     "ts_rank": ts_rank,
     "ts_quantile": quantile,
+    "ts_rank_pct": lambda x, n: ts_rank(x, n, True),
     "ts_median": lambda x, n: quantile(x, n, 0.5),
     "ts_delay": delay,
     "ts_delta": lambda x, n: x - delay(x, n),
@@ -248,6 +272,9 @@ REFERENCE = {
     "cs_rank": lambda x: pd.DataFrame(x).rank(axis=1, pct=True).to_numpy(),
     "cs_quantile": lambda x, q: among(x, row_quantile(x, q)),
     "cs_group_sum": lambda x, g: among(x, grouped(x, g, np.nansum)),
+    "cs_corr": lambda x, y: paired(x, y, row_corr),
+    "cs_regress_residual": lambda y, x: paired(y, x, row_residual),
+    "cs_diff_weighted_sum": lambda x, w: x - among(x * w, np.nansum((x * w).astype(LONG), axis=1, keepdims=True)),
     "cs_mean": lambda x: among(finite(x), row_mean(x)),
     "cs_std": lambda x: among(finite(x), row_std(x)),
     "cs_demean": lambda x: finite(x) - row_mean(x),
@@ -435,3 +462,56 @@ def test_error_does_not_grow_with_history(dtype):
     for name, want in (("ts_slope", line(tail, 20)[0]), ("ts_rsquare", line(tail, 20)[1]), ("ts_var", var(tail, 20))):
         error = np.nanmax(np.abs(out[name][-380:] - want[20:]) / np.nanmax(np.abs(want[20:])))
         assert error < 2000 * np.finfo(dtype).eps, name
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numpy"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_rows_that_cannot_be_correlated(engine, dtype):
+    nan, inf = np.nan, np.inf
+    a = [[1, 2, 3, 4], [1, nan, 3, inf], [5, 5, 5, 5], [1, 2, 3, 4], [nan] * 4, [1, nan, nan, 4], [1, 2, 3, 1e30]]
+    b = [[2, 4, 6, 8], [2, 4, 6, 8], [1, 2, 3, 4], [7, 7, 7, 7], [1, 2, 3, 4], [nan, 1, 1, 1], [3, 2, 1, 1e-30]]
+    x, y = f.fields("a", "b")
+    program = f.compile({"corr": f.cs_corr(x, y), "left": f.cs_regress_residual(y, x)}, dtype=dtype, engine=engine)
+    panel = {"a": np.array(a, dtype), "b": np.array(b, dtype)}
+    out = program.batch(panel)
+    same = [[1] * 4, [1, nan, 1, nan], [nan] * 4, [nan] * 4, [nan] * 4, [nan] * 4]
+    np.testing.assert_array_equal(out["corr"][:6], np.array(same, dtype))
+    left = [[0] * 4, [0, nan, 0, nan], [-1.5, -0.5, 0.5, 1.5], [0] * 4, [nan] * 4, [nan, nan, nan, 0]]
+    np.testing.assert_array_equal(out["left"][:6], np.array(left, dtype))
+    assert np.isfinite(out["corr"][6]).all()
+    np.testing.assert_allclose(out["left"][6], [1, 0, -1, 0], atol=1e-6)  # the large one is fitted
+    alone = program.batch({name: values[:, :1] for name, values in panel.items()})
+    assert np.isnan(alone["corr"]).all()
+    assert alone["left"][:4, 0].tolist() == [0] * 4
+    nobody = program.batch({name: values[:, :0] for name, values in panel.items()})
+    assert nobody["corr"].shape == nobody["left"].shape == (7, 0)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_correlations_of_rows_know_no_unit(dtype):
+    # Squares of these overflow and vanish, and the means are much larger than what is about them.
+    rng = np.random.default_rng(8)
+    huge = 1e30 if dtype == "float32" else 1e250
+    x, y = f.fields("a", "b")
+    program = f.compile({"corr": f.cs_corr(x, y), "left": f.cs_regress_residual(y, x)}, dtype=dtype)
+    for keys in (3, 64, 700):
+        for size, offset in ((1, 0), (huge, 3), (1 / huge, 3), (1, 1e4)):
+            a = rng.normal(0, 1, (6, keys))
+            b = (rng.normal(0, 1, (6, keys)) + a + offset / 9).astype(dtype)
+            a = ((a + offset) * size).astype(dtype)
+            out = program.batch({"a": a, "b": b})
+            eps = np.finfo(dtype).eps
+            assert np.abs(out["corr"] - paired(a, b, row_corr)).max() < 8 * eps
+            assert np.abs(out["left"] - paired(b, a, row_residual)).max() < 8 * eps * np.abs(b).max()
+
+
+def test_two_regressors_one_after_the_other():
+    rng = np.random.default_rng(9)
+    panel = {name: rng.normal(5, 1, (20, 50)) for name in "abc"}
+    a, b, c = f.fields(*"abc")
+    residual = f.cs_regress_residual
+    got = f.compile({"out": residual(residual(c, a), residual(b, a))}).batch(panel)["out"]
+    for row in range(20):
+        design = np.stack([np.ones(50), panel["a"][row], panel["b"][row]], axis=1)
+        fit = design @ np.linalg.lstsq(design, panel["c"][row], rcond=None)[0]
+        np.testing.assert_allclose(got[row], panel["c"][row] - fit, atol=1e-12)

@@ -6,7 +6,7 @@ import pytest
 from penstock import factor as f
 from penstock.errors import FactorError
 from penstock.factor.graph import Node, digests, formula
-from penstock.factor.layout import Layout
+from penstock.factor.layout import Layout, turn
 from penstock.factor.machine_numpy import NumpyEngine
 from penstock.factor.passes import PASSES, check, cut, expand, simplify
 from penstock.factor.rules import RULES
@@ -137,22 +137,47 @@ def test_check_names_pass_and_factor():
         check({"bad": Node("nothing", (close,))}, after="expand")
 
 
-def test_layout_is_a_table_with_one_address_function():
-    plan = cut({"a": f.ts_var(close, 6), "b": f.ts_sum(f.delay(volume, 2), 3), "c": f.ema(close, 5)})
-    layout = Layout.of(plan.nodes, digests(plan.outputs))
+def layout_of(outputs):
+    outputs = simplify(expand(outputs, F64), F64)
+    plan = cut(outputs)
+    return Layout.of(plan.nodes, digests(plan.outputs)), plan
+
+
+def test_layout_is_a_table_of_what_was_seen():
+    layout, _ = layout_of({"a": f.ts_var(close, 6), "b": f.ts_sum(f.delay(volume, 2), 3), "c": f.ema(close, 5)})
     assert layout.describe() == "\n".join(
         [
             "       rows   depth parts  field",
-            "      0..11       6     2  ts_var(close, n=6).ring",
-            "     12..13       1     2  ts_var(close, n=6).prefix",
-            "     14..15       2     1  ts_delay(volume, n=2).past",
-            "     16..17       2     1  ts_sum(ts_delay(volume, n=2), n=3).past",
-            "     18..18       1     1  ts_ema(close, span=5).mean",
-            "19 rows per key",
+            "       0..4       5     1  close.rows",
+            "       5..8       4     1  volume.rows",
+            "       9..9       1     1  ts_ema(close, span=5).mean",
+            "10 rows per key",
         ]
     )
-    for block, keys in ((8, 24), (24, 24), (1, 24)):
-        places = {layout.address(row, key, block) for row in range(layout.rows) for key in range(keys)}
-        assert places == set(range(layout.rows * keys))
-    # One key block is one stretch.
-    assert {layout.address(row, key, 8) for row in range(19) for key in range(8)} == set(range(19 * 8))
+
+
+def test_all_that_looks_back_on_an_operand_shares_its_rows():
+    windows = {f"w{n}": f.ts_corr(close, volume, n) + f.ts_rank(close, n) + f.ts_mean(close, n) for n in (2, 10, 30)}
+    layout, plan = layout_of({**windows, "late": f.ts_max(f.delay(f.delay(close, 3), 4), 9), "one": f.ts_sum(close, 1)})
+    assert [(formula(field.node), field.depth) for field in layout.fields] == [("close", 29), ("volume", 29)]
+    looks = {(past.rows, past.shift) for uses in layout.uses.values() for past in uses.get("past", ())}
+    assert looks == {(1, 0), (9, 0), (29, 0), (7, 0), (8, 7)}
+    assert set(layout.by_node()) == {node for node in plan.nodes if layout.uses.get(node)}
+    assert all(layout.by_node().values())
+
+
+def test_a_constant_has_past_rows_too():
+    layout, _ = layout_of({"a": f.ts_sum(f.constant(2.0), 4)})
+    assert [(formula(field.node), field.depth) for field in layout.fields] == [("2", 3)]
+
+
+def test_blocks_of_long_windows_do_not_end_in_one_row():
+    outputs = {f"{name}{n}": f.ts_sum(f.field(name), n) for name in ("a", "b", "c", "d") for n in (5, 20)}
+    layout, _ = layout_of(outputs)
+    turns = {formula(node, 80): turn(dict(node.attrs)["n"], uses["past"]) for node, uses in layout.uses.items()}
+    assert [turns[f"ts_sum({name}, n=5)"] for name in "abcd"] == [0, 0, 0, 0]
+    assert len({turns[f"ts_sum({name}, n=20)"] for name in "abcd"}) > 2
+    # A number of the operand, whatever else a program holds.
+    alone, _ = layout_of({"x": f.ts_max(f.field("c"), 20)})
+    ((uses,),) = [[uses["past"] for uses in alone.uses.values()]]
+    assert turn(20, uses) == turns["ts_sum(c, n=20)"]

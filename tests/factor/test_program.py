@@ -53,7 +53,7 @@ def test_explain_shows_passes_stages_and_state():
             "            -ts_corr(cs_order(open) / cs_count(open), cs_order(volume) / cs_count(volume), n=10)",
             "  stage   2 over keys: cs_order, cs_count, cs_order, cs_count",
             "  stage   3 along time: div, div, ts_corr, neg",
-            "  state     55 values of float64 per symbol",
+            "  state     18 values of float64 per symbol",
         ]
     )
     assert "never forgets" in f.compile({"e": f.ema(close, 5)}).explain("e")

@@ -60,6 +60,33 @@ def test_calls_that_cannot_be_meant(call, message):
         call()
 
 
+# What the design names, the functions of WorldQuant's paper, and the operators of Qlib (but ChangeInstrument and Mask,
+# which read another symbol's data, and the nodes P, PFeature, TResample of its data layer).
+DESIGN = """abs sign sqrt log exp pow min max clip signed_power floor nan_to where ts_sum ts_product ts_mean ts_std ts_var
+    ts_skew ts_kurt ts_min ts_max ts_argmin ts_argmax ts_rank ts_quantile ts_delay ts_delta ts_returns ts_cov ts_corr
+    ts_decay_linear ts_slope ts_rsquare ts_resid ts_mad ts_median ts_zscore ts_count ts_max_drawdown ts_ema cs_rank
+    cs_zscore cs_scale cs_demean cs_winsorize cs_quantile_bucket cs_indneutralize cs_corr cs_regress_residual"""
+SHORT = """sum product mean std var skew kurt argmin argmax quantile delay delta returns cov corr decay_linear slope
+    rsquare resid mad median zscore count max_drawdown ema rank scale demean winsorize quantile_bucket indneutralize"""
+PAPER = """abs log sign rank delay correlation covariance scale delta signedpower decay_linear indneutralize ts_min
+    ts_max ts_argmax ts_argmin ts_rank min max sum product stddev"""
+QLIB = """Abs Sign Log Not Power Add Sub Mul Div Greater Less Gt Ge Lt Le Eq Ne And Or If Ref Mean Sum Std Var Skew Kurt
+    Max IdxMax Min IdxMin Quantile Med Mad Rank Count Delta Slope Rsquare Resi WMA EMA Corr Cov"""
+
+
+@pytest.mark.parametrize("names", [DESIGN, SHORT, PAPER, QLIB], ids=["design", "short", "paper", "qlib"])
+def test_names_of_the_field(names):
+    for name in names.split():
+        operator = getattr(f, name)
+        values = {p.name: 4 if p.kind == "Rows" else 0.5 for p in operator.attributes if p.required}
+        node = operator(*f.fields(*"abc"[: len(operator.operands)]), **values)
+        written = ", ".join([*"abc"[: len(operator.operands)], *map(str, values.values())])
+        if name != "Rank":  # in text it is ts_rank with pct
+            assert f.parse(f"{name}({written})") is node
+    assert f.Rank(close, 5) is f.ts_rank_pct(close, 5)
+    assert f.Max(close, 5) is f.ts_max(close, 5)
+
+
 def test_attributes_take_whole_floats_and_numpy_numbers():
     assert f.ts_sum(close, 5.0) is f.ts_sum(close, np.int32(5)) is f.ts_sum(close, n=5)
     assert f.ts_sum(close, f.constant(5)) is f.ts_sum(close, 5)

@@ -28,6 +28,7 @@ from penstock.factor.table import Series as Series
 from penstock.factor.table import Share as Share
 from penstock.factor.table import composite as composite
 from penstock.factor.table import cross as cross
+from penstock.factor.table import cross_numpy as cross_numpy
 from penstock.factor.table import elementwise as elementwise
 from penstock.factor.table import windowed as windowed
 from penstock.factor.text import parse as parse
@@ -53,11 +54,17 @@ def clip(x: _Operand, low: _Operand, high: _Operand) -> Node:
 def cs_bucket(x: _Operand, n: int) -> Node:
     """The bucket, 1 to n, of each key when its row is cut into n of equal size by rank; ties share a bucket."""
 
+def cs_corr(x: _Operand, y: _Operand) -> Node:
+    """Pearson's correlation of x and y over the row's keys that have both, within ±1, given to each of them."""
+
 def cs_count(x: _Operand) -> Node:
     """How many keys of the row are present, given to each of them."""
 
 def cs_demean(x: _Operand) -> Node:
     """Subtract the mean of the row."""
+
+def cs_diff_weighted_sum(x: _Operand, w: _Operand) -> Node:
+    """Subtract the sum of x * w over the row: the weighted mean, for weights with a sum of 1."""
 
 def cs_group_sum(x: _Operand, group: _Operand) -> Node:
     """The sum of the present keys with the same `group` in this row, given to each of them."""
@@ -76,6 +83,9 @@ def cs_quantile(x: _Operand, q: float) -> Node:
 
 def cs_rank(x: _Operand) -> Node:
     """The rank of each key in its row as a share, in (0, 1]: the mean of ties over the number of keys present."""
+
+def cs_regress_residual(y: _Operand, x: _Operand) -> Node:
+    """What is left of y beside its least-squares line on x, with intercept, through the row's keys that have both."""
 
 def cs_scale(x: _Operand, a: float = 1.0) -> Node:
     """Scale by a over the sum of the row's absolute values, which then is a; NaN for a row of zeros."""
@@ -233,6 +243,9 @@ def ts_quantile(x: _Operand, n: int, q: float) -> Node:
 def ts_rank(x: _Operand, n: int, pct: bool = False) -> Node:
     """The rank of this row among the last n: 1 the smallest … n, the mean of ties; with pct divided by n."""
 
+def ts_rank_pct(x: _Operand, n: int) -> Node:
+    """The rank of this row among the last n as a share, in (0, 1]: the mean of ties over n."""
+
 def ts_resid(x: _Operand, n: int) -> Node:
     """This row minus the least-squares line through the last n rows at this row."""
 
@@ -295,8 +308,10 @@ Less = min
 Log = log
 Lt = lt
 Mad = ts_mad
+Max = ts_max
 Mean = ts_mean
 Med = ts_median
+Min = ts_min
 Mul = mul
 Ne = ne
 Neg = neg
@@ -304,6 +319,7 @@ Not = not_
 Or = or_
 Power = pow
 Quantile = ts_quantile
+Rank = ts_rank_pct
 Ref = ts_delay
 Resi = ts_resid
 Rsquare = ts_rsquare
@@ -318,11 +334,15 @@ Sub = sub
 Sum = ts_sum
 Var = ts_var
 WMA = ts_decay_linear
+argmax = ts_argmax
+argmin = ts_argmin
 bucket = cs_bucket
 corr = ts_corr
 correlation = ts_corr
+count = ts_count
 cov = ts_cov
 covariance = ts_cov
+cs_quantile_bucket = cs_bucket
 decay_linear = ts_decay_linear
 delay = ts_delay
 delta = ts_delta
@@ -330,6 +350,7 @@ demean = cs_demean
 ema = ts_ema
 group_demean = cs_indneutralize
 indneutralize = cs_indneutralize
+kurt = ts_kurt
 ln = log
 logical_and = and_
 logical_not = not_
@@ -346,6 +367,7 @@ quantile = ts_quantile
 quantile_bucket = cs_bucket
 rank = cs_rank
 ref = ts_delay
+regression_neut = cs_regress_residual
 resid = ts_resid
 returns = ts_returns
 rolling_max = ts_max
@@ -356,11 +378,13 @@ rolling_sum = ts_sum
 rsquare = ts_rsquare
 scale = cs_scale
 signedpower = signed_power
+skew = ts_skew
 slope = ts_slope
 sma = ts_mean
 std = ts_std
 stddev = ts_std
 sum = ts_sum
+var = ts_var
 variance = ts_var
 winsorize = cs_winsorize
 wma = ts_decay_linear

@@ -339,12 +339,20 @@ def _pearson(x: Array, y: Array, rank: bool) -> Array:
     if rank:
         x, y = _ranks(x), _ranks(y)
     # Taken twice: a row of equal symbols then deviates by exactly 0 and has no correlation.
+    x, y = _level(x), _level(y)
     x, y = x - _mean(x), y - _mean(y)
-    x, y = x - _mean(x), y - _mean(y)
+    x, y = _level(x - _mean(x)), _level(y - _mean(y))
     with np.errstate(all="ignore"):
         over = np.sqrt(np.nansum(x * x, axis=1)) * np.sqrt(np.nansum(y * y, axis=1))
         made: Array = np.clip(np.nansum(x * y, axis=1) / over, -1.0, 1.0)
     return made
+
+
+def _level(x: Array) -> Array:
+    """Rows times powers of two, the largest between 1/2 and 1: squares of huge and tiny numbers stay in range."""
+    largest = np.max(np.abs(x), axis=1, keepdims=True, initial=0.0, where=~np.isnan(x))
+    leveled: Array = np.ldexp(x, -np.frexp(largest)[1])
+    return leveled
 
 
 def _ranks(x: Array) -> Array:
@@ -380,6 +388,10 @@ def _whole(name: str, value: object, least: int) -> None:
 
 
 def _by_time(panel: _Panel, columns: Mapping[str, Any]) -> pa.Table:
+    if panel.time in columns:
+        raise FactorError(
+            f"a factor is called {panel.time!r}, as the column that says which row it is", hint="rename it"
+        )
     return pa.table({panel.time: panel.times, **columns})
 
 
@@ -491,8 +503,14 @@ def _read_arrays(data: Any, other: Any, what: str, wanted: Sequence[str] | None,
             expected=f"labels of shape {shape} or {shape[:1]}", got=str(labels.shape), where="in aggregate"
         )
     flat = labels.reshape(-1)
-    there, code = _coded(pa.array(flat.tolist() if flat.dtype.kind == "O" else flat, from_pandas=True))
-    return panel, (there, np.broadcast_to(code.reshape(len(labels), -1), shape))
+    try:
+        given = pa.array(flat.tolist() if flat.dtype.kind == "O" else flat, from_pandas=True)
+    except (pa.ArrowException, TypeError) as error:
+        raise FactorError(
+            f"these labels are not of one kind: {error}", where="in aggregate", hint="texts, numbers or dates alone"
+        ) from error
+    there, code = _coded(given)
+    return panel, (there, np.broadcast_to(code.reshape(*labels.shape, *[1] * (2 - labels.ndim)), shape))
 
 
 def _block(value: Any, name: str, shape: tuple[int, ...] | None) -> Array:

@@ -103,8 +103,8 @@ done:
     ]
 
 
-# Words of 8 bytes: 0 start gate, 8 done gate, 16 function, 24 parts, 32 ordinal, 40 rows, 48 stop, 56 threads, 64 left,
-# 72 syscall
+# Words of 8 bytes: 0 start gate, 1 done gate, 2 function, 3 contexts, 4 ordinal, 5 rows, 6 stop, 7 how many take part,
+# 9 syscall, 16 who is at work: how many in the lower half, in the upper whether others may join.
 _POOL = """
 define internal ptr @word(ptr %pool, i64 %i) #0 {
   %at = getelementptr i64, ptr %pool, i64 %i
@@ -127,22 +127,33 @@ define internal void @part(ptr %pool, i64 %index) #1 {
 define void @work(ptr %pool, i64 %index, i64 %first) #0 {
 start:
   %s = call ptr @word(ptr %pool, i64 9)
+  %c = call ptr @word(ptr %pool, i64 16)
   %from = trunc i64 %first to i32
   br label %wait
 wait:
-  %seen = phi i32 [%from, %start], [%next, %part], [%next, %last]
+  %seen = phi i32 [%from, %start], [%now, %leave], [%now, %last]
   call void @gate_wait(ptr %pool, i32 %seen, ptr %s)
-  %next = add i32 %seen, 1
+  %now = load atomic i32, ptr %pool acquire, align 4
   %q = call ptr @word(ptr %pool, i64 6)
   %stop = load atomic i64, ptr %q acquire, align 8
   %stopped = icmp ne i64 %stop, 0
-  br i1 %stopped, label %end, label %part
+  br i1 %stopped, label %end, label %join
+join:
+  %crew = atomicrmw add ptr %c, i64 1 acq_rel
+  %open = icmp uge i64 %crew, 4294967296
+  br i1 %open, label %inside, label %leave
+inside:
+  %t = call ptr @word(ptr %pool, i64 7)
+  %threads = load i64, ptr %t
+  %wanted = icmp ult i64 %index, %threads
+  br i1 %wanted, label %part, label %leave
 part:
   call void @part(ptr %pool, i64 %index)
-  %l = call ptr @word(ptr %pool, i64 8)
-  %left = atomicrmw sub ptr %l, i64 1 acq_rel
-  %one = icmp eq i64 %left, 1
-  br i1 %one, label %last, label %wait
+  br label %leave
+leave:
+  %before = atomicrmw sub ptr %c, i64 1 acq_rel
+  %none = icmp eq i64 %before, 1
+  br i1 %none, label %last, label %wait
 last:
   %d = call ptr @word(ptr %pool, i64 1)
   call void @gate_open(ptr %d, ptr %s)
@@ -150,8 +161,11 @@ last:
 end:
   ret void
 }
-define void @dispatch(ptr %pool, ptr %function, ptr %parts, i64 %ordinal, i64 %rows) #0 {
+define void @dispatch(ptr %pool, ptr %function, ptr %parts, i64 %ordinal, i64 %rows, ptr %gate, i64 %threads) #0 {
+start:
   %s = call ptr @word(ptr %pool, i64 9)
+  %c = call ptr @word(ptr %pool, i64 16)
+  %d = call ptr @word(ptr %pool, i64 1)
   %f = call ptr @word(ptr %pool, i64 2)
   store ptr %function, ptr %f
   %p = call ptr @word(ptr %pool, i64 3)
@@ -161,15 +175,25 @@ define void @dispatch(ptr %pool, ptr %function, ptr %parts, i64 %ordinal, i64 %r
   %r = call ptr @word(ptr %pool, i64 5)
   store i64 %rows, ptr %r
   %t = call ptr @word(ptr %pool, i64 7)
-  %threads = load i64, ptr %t
-  %others = sub i64 %threads, 1
-  %l = call ptr @word(ptr %pool, i64 8)
-  store atomic i64 %others, ptr %l release, align 8
-  %d = call ptr @word(ptr %pool, i64 1)
-  %seen = load atomic i32, ptr %d acquire, align 4
+  store i64 %threads, ptr %t
+  %claim = call ptr @word(ptr %gate, i64 8)
+  store i64 0, ptr %claim
+  %shares = call ptr @word(ptr %gate, i64 16)
+  store i64 0, ptr %shares
+  %open = atomicrmw add ptr %c, i64 4294967296 acq_rel
   call void @gate_open(ptr %pool, ptr %s)
   call void @part(ptr %pool, i64 0)
+  %close = atomicrmw sub ptr %c, i64 4294967296 acq_rel
+  br label %look
+look:
+  %seen = load atomic i32, ptr %d acquire, align 4
+  %crew = load atomic i64, ptr %c acquire, align 8
+  %empty = icmp eq i64 %crew, 0
+  br i1 %empty, label %end, label %wait
+wait:
   call void @gate_wait(ptr %d, i32 %seen, ptr %s)
+  br label %look
+end:
   ret void
 }
 define void @awake(ptr %pool) #0 {
@@ -181,7 +205,7 @@ attributes #0 = { nounwind }
 attributes #1 = { nounwind noinline }
 """
 
-_Dispatch = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2)
+_Dispatch = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 3, *[ctypes.c_int64] * 2, ctypes.c_void_p, ctypes.c_int64)
 _Work = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
 
 
@@ -189,7 +213,8 @@ class Executor:
     """Threads for `program.batch(…, executor=…)` and `program.stream(…, executor=…)`.
 
     Takes   threads: how many compute, the caller included; default: the processors this process may use.
-            Results have the same bits for every number. Where keys or rows are fewer than threads, some rest.
+            Results have the same bits for every number. A tick that is short (some 0.1 ms) is computed by the caller
+            alone, because waking others would take longer than what they could do.
             `close` (or `with`) ends the threads; they sleep while there is nothing to do.
     Raises  FactorError unless threads is a whole number from 1 to 256.
     """
@@ -202,6 +227,7 @@ class Executor:
         self.threads = threads
         self._lock = threading.Lock()
         self._closed = False
+        _all.add(self)
         self._pid = 0
         self._end: weakref.finalize[Any, Any] | None = None
 
@@ -213,7 +239,7 @@ class Executor:
         native = jit.compile_text("\n".join([*gates(), _POOL]))
         # Own cache lines; the threads keep it alive.
         pool = np.zeros(32, np.int64)
-        pool[7], pool[9] = self.threads, SYSCALL[0]
+        pool[9] = SYSCALL[0]
         self._native, self._pool = native, pool
         self._dispatch = _Dispatch(native.address("dispatch"))
         work = _Work(native.address("work"))
@@ -225,14 +251,17 @@ class Executor:
             thread.start()
         self._end = weakref.finalize(self, _stop, pool, native, crew, self._pid)
 
-    def call(self, function: int, contexts: Any, ordinal: int, rows: int) -> None:
-        """Compute all parts: `function(contexts[i], ordinal, rows)` in thread i; returns when all are done."""
+    def call(self, function: int, contexts: Any, ordinal: int, rows: int, gate: int, threads: int) -> None:
+        """Compute in up to so many threads: `function(contexts[i], ordinal, rows)` in thread i, until all have left it.
+
+        The functions share out the work at the gate, whose words for that are set to zero first; a thread that wakes
+        up when all is done is not waited for.
+        """
         with self._lock:
-            if self._closed:
-                raise FactorError("this executor is closed", hint="make another one")
+            self.check()
             if os.getpid() != self._pid:  # not started yet, or left behind by a fork
                 self._start()
-            self._dispatch(self._pool.ctypes.data, function, contexts, ordinal, rows)
+            self._dispatch(self._pool.ctypes.data, function, contexts, ordinal, rows, gate, threads)
 
     def close(self) -> None:
         """End the threads; a program that still has this executor refuses to run."""
@@ -241,14 +270,40 @@ class Executor:
             if self._end is not None:
                 self._end()
 
+    def check(self) -> None:
+        """Raises FactorError if it is closed."""
+        if self._closed:
+            raise FactorError("this executor is closed", hint="make another one")
+
+    @property
+    def closed(self) -> bool:
+        """Whether its threads have ended."""
+        return self._closed
+
     def __enter__(self) -> Executor:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def __copy__(self) -> Executor:
+        return self  # its threads end with the one that started them
+
     def __repr__(self) -> str:
         return f"Executor(threads={self.threads}{', closed' if self._closed else ''})"
+
+
+_all: weakref.WeakSet[Executor] = weakref.WeakSet()
+
+
+def _forked() -> None:
+    """A lock that another thread held at the fork is never given back."""
+    for executor in list(_all):
+        executor._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
 
 
 def _run(work: Any, pool: np.ndarray[Any, np.dtype[np.int64]], native: Any, index: int) -> None:

@@ -110,7 +110,13 @@ def value(
     if each is not None:
         given = dict(zip(inputs, panel.inputs, strict=True))
         blocks = [given[one] for one in each.inputs]
-        for node, (kept, last) in zip(parts.values(), _run(each, blocks, row, key, keep, first, panel), strict=True):
+        try:
+            made = _run(each, blocks, row, key, keep, first, panel)
+        except FactorError as error:
+            if hasattr(error, "factor"):  # a NumPy function's, which knows the names of parts only
+                error.factor, error.where = name, f"in row {getattr(error, 'row', row)} of factor {name!r}"
+            raise
+        for node, (kept, last) in zip(parts.values(), made, strict=True):
             column[node], across[node] = kept.tolist(), last.tolist()
     terms = []
     for node in nodes:

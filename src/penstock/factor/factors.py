@@ -26,6 +26,12 @@ class Factors(Mapping[str, Node]):
 
     def __init__(self, factors: Mapping[str, object] | None = None, /, **named: object) -> None:
         self._nodes: dict[str, Node] = {}
+        if factors is not None and not isinstance(factors, Mapping):
+            raise FactorError(
+                expected="a mapping of names to expressions",
+                got=type(factors).__name__,
+                hint="f.Factors(alpha=expression)",
+            )
         for name, value in [*(factors or {}).items(), *named.items()]:
             if not isinstance(name, str) or not _NAME.match(name):
                 raise FactorError(

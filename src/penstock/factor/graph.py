@@ -59,11 +59,14 @@ class Node:
 
     __delattr__ = __setattr__
 
-    def __getnewargs__(self) -> tuple[object, ...]:
-        return self.op, self.args, self.attrs
-
-    def __getstate__(self) -> None:
-        return None
+    def __reduce__(self) -> tuple[Callable[..., Node], tuple[object, ...]]:
+        # As a flat list, because a graph may be deeper than pickle's stack.
+        place: dict[int, int] = {}
+        flat = []
+        for node in topological([self]):
+            flat.append((node.op, tuple(place[id(arg)] for arg in node.args), node.attrs))
+            place[id(node)] = len(place)
+        return _unpickled, (flat,)
 
     def __copy__(self) -> Node:
         return self
@@ -152,13 +155,31 @@ class Node:
         return Node("not_", (self,))
 
 
+def _unpickled(flat: Iterable[tuple[str, tuple[int, ...], tuple[tuple[str, Attribute], ...]]]) -> Node:
+    made: list[Node] = []
+    for op, args, attrs in flat:
+        made.append(Node(op, tuple(made[i] for i in args), attrs))
+    return made[-1]
+
+
 def _exact(value: Attribute) -> tuple[str, str]:
     return type(value).__name__, value.hex() if isinstance(value, float) else str(value)
 
 
 def constant(value: float) -> Node:
-    """The node of a number."""
-    return Node("const", (), (("value", float(value)),))
+    """The node of a number.
+
+    Raises  FactorError for anything else, and for an integer beyond what a float64 holds.
+    """
+    try:
+        number = float(value)
+    except OverflowError:
+        raise FactorError(expected="a number below 1.8e308", got=_brief(value)) from None
+    except (TypeError, ValueError):
+        raise FactorError(expected="a number", got=_brief(value), where="in constant") from None
+    if isinstance(value, (bool, str, bytes)) or _kind(value) == "b":
+        raise FactorError(expected="a number", got=_brief(value), where="in constant")
+    return Node("const", (), (("value", number),))
 
 
 def field(name: str) -> Node:
@@ -207,7 +228,9 @@ def _kind(value: object) -> str:
 
 
 def _brief(value: object) -> str:
-    text = repr(value)
+    # The decimal digits of a huge integer are refused by Python itself.
+    huge = isinstance(value, int) and value.bit_length() > 1000
+    text = f"of {value.bit_length()} bits" if huge else repr(value)  # type: ignore[attr-defined]
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 

@@ -15,9 +15,10 @@ from penstock.factor.graph import Node, formula
 
 if TYPE_CHECKING:
     from penstock.factor.executor import Executor
+    from penstock.factor.layout import Field
     from penstock.factor.program import Program
 
-__all__ = ["Live", "restore"]
+__all__ = ["Live", "ordinal", "restore"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Symbol = str | int
@@ -25,6 +26,8 @@ Symbol = str | int
 
 class Live:
     """The state of a program for one universe; made by `program.stream`. Serves one thread at a time.
+
+    A copy (or pickle) is a stream of its own that goes on from the same state.
 
     Either `step(close=…, volume=…)`, or `push` every input, `run`, and read `current` outputs; `batch` runs many rows.
     `ordinal` counts the rows since the stream began.
@@ -39,14 +42,14 @@ class Live:
         labels: Mapping[str, Sequence[Any]] | None = None,
         executor: Executor | None = None,
     ) -> None:
-        if first < 0:
-            raise FactorError(expected="first of at least 0", got=repr(first), where="in program.stream")
+        first = ordinal(first, "in program.stream")
         self.program = program
         self._executor = executor
         self.symbols: tuple[Symbol, ...] = _universe(symbols)
         self.ordinal = first
         self._first = first
-        self._since: dict[Node, int] = {}
+        self._since: dict[Field, int] = {}
+        self._kept: dict[Field, tuple[int, int]] = {}
         self._born = [first] * len(self.symbols)
         self._labels = frames.Labels(program.labels, labels)
         self._handles = {name: i for i, name in enumerate((*program.inputs, *program.outputs))}
@@ -55,21 +58,39 @@ class Live:
     def _prepare(self, state: Array | None = None) -> None:
         """Buffers and engine for the present universe."""
         keys, program = len(self.symbols), self.program
-        self._engine = program.new_engine(keys, self._executor)
+        self._engine = program.make_engine(keys, self._executor)
         if state is not None:
-            self._engine.load(state)
+            self._engine.load(state, self.ordinal)
         self._rows = list(self._engine.rows)
         self._shape = (keys,)
         self._pushed = [False] * len(program.inputs)
+        self._all = [True] * len(program.inputs)
         self._out: Array | None = None
+        self._whole = True
+        self._why = "it was interrupted, or another thread is at it"
+
+    def _failed(self, error: FactorError) -> bool:
+        """Whether an engine's error is a NumPy function's, in the midst of a row; another is a closed executor's."""
+        if not hasattr(error, "operator"):
+            return False
+        self._why = f"{error.operator} failed in row {getattr(error, 'row', self.ordinal)}"
+        return True
+
+    def _between_rows(self) -> None:
+        """Refuse a state that a row has been begun and not finished in."""
+        if not self._whole:
+            raise FactorError(
+                f"tick {self.ordinal} was begun and not finished: {self._why}",
+                hint="go on from a snapshot; one thread at a time",
+            )
 
     # ---- one row ----
 
     def handle(self, name: str) -> int:
         """A number in place of an input's or output's name, for `push` and `current` in hot loops."""
-        found = self._handles.get(name)
+        found = self._handles.get(name) if isinstance(name, str) else None
         if found is None:
-            near = difflib.get_close_matches(name, self._handles, n=3)
+            near = difflib.get_close_matches(str(name), self._handles, n=3)
             hint = (
                 f"did you mean {' or '.join(map(repr, near))}"
                 if near
@@ -85,7 +106,7 @@ class Live:
                 A second push before `run` replaces the first.
         Raises  FactorError for an output, another shape or other than numbers.
         """
-        at = self.handle(name) if isinstance(name, str) else name
+        at = name if type(name) is int else self._number(name)
         # What ticks are made of goes straight in: an array of the program's own kind.
         fits = type(values) is np.ndarray and values.dtype == self.program.dtype and values.shape == self._shape
         if fits and 0 <= at < len(self._rows):
@@ -108,7 +129,9 @@ class Live:
     def run(self) -> None:
         """Compute the row that was pushed.
 
-        Raises  FactorError if an input has not been pushed since the last run; the state is as before.
+        Raises  FactorError if an input has not been pushed since the last run; the state is as before. After a
+                KeyboardInterrupt within the row, or where a NumPy function fails (`f.cross_numpy`), the state is
+                between two rows, and refused from then on.
         """
         if not all(self._pushed):
             missing = [name for name, there in zip(self.program.inputs, self._pushed, strict=True) if not there]
@@ -117,13 +140,21 @@ class Live:
                 hint="push every input before run; NaN for what is missing",
                 missing=missing,
             )
-        self._out = self._engine.tick(self.ordinal)
+        if not self._whole:
+            self._between_rows()
+        self._whole = False
+        try:
+            self._out = self._engine.tick(self.ordinal)
+        except FactorError as error:
+            self._whole = not self._failed(error)
+            raise
         self._pushed = [False] * len(self._pushed)
         self.ordinal += 1
+        self._whole = True
 
     def current(self, name: str | int) -> Array:
         """An output of the last run: (symbols,), read-only, without a copy, valid until the next push or run."""
-        at = self.handle(name) if isinstance(name, str) else name
+        at = name if type(name) is int else self._number(name)
         at -= len(self.program.inputs)
         if not 0 <= at < len(self.program.outputs):
             raise FactorError(
@@ -135,6 +166,11 @@ class Live:
         row.flags.writeable = False
         return row
 
+    def _number(self, name: str | int) -> int:
+        """The handle of a name; numbers of NumPy are handles too."""
+        whole = isinstance(name, (int, np.integer)) and not isinstance(name, bool)
+        return int(name) if whole else self.handle(name)  # type: ignore[arg-type]
+
     def block(self) -> Array:
         """All outputs of the last run: (outputs, symbols), read-only, without a copy, valid until the next run."""
         if self._out is None:
@@ -142,6 +178,27 @@ class Live:
         rows = self._out.view()
         rows.flags.writeable = False
         return rows
+
+    def tick(self, rows: Any) -> Array:
+        """One block in, one block out, in one call: what `push`, `run` and `block` do.
+
+        Takes   rows: (inputs, symbols) numbers, in the order of `program.inputs`, NaN for missing; they are copied.
+        Returns as `block`: (outputs, symbols), read-only, valid until the next run.
+        Raises  FactorError for another shape or other than numbers; the state is as before.
+        Cost    for an array of the program's dtype no memory is taken between this call and its result.
+        """
+        there = self._engine.rows
+        if type(rows) is not np.ndarray or rows.dtype != there.dtype or rows.shape != there.shape:
+            inputs = ", ".join(self.program.inputs)
+            rows = frames.floats(rows, f"rows of {inputs}", self.program.dtype, self._labels, "in tick")
+            if rows.shape != there.shape:
+                raise FactorError(
+                    expected=f"rows of shape {there.shape}: one each of {inputs}", got=str(rows.shape), where="in tick"
+                )
+        there[:] = rows
+        self._pushed = self._all
+        self.run()
+        return self.block()
 
     def step(self, /, **arrays: Any) -> dict[str, Array]:
         """One row in, all outputs out, as copies: `live.step(close=…, volume=…)`.
@@ -158,8 +215,13 @@ class Live:
                 hint=f"did you mean {' or '.join(map(repr, near))}" if near else "NaN stands for what is missing",
                 missing=missing,
             )
-        for at, name in enumerate(self.program.inputs):
-            self.push(at, arrays[name])
+        self._between_rows()
+        try:
+            for at, name in enumerate(self.program.inputs):
+                self.push(at, arrays[name])
+        except FactorError:
+            self._pushed = [False] * len(self._pushed)  # or a later run would take half of this row
+            raise
         self.run()
         assert self._out is not None
         return dict(zip(self.program.outputs, self._out.copy(), strict=True))
@@ -167,13 +229,33 @@ class Live:
     # ---- many rows ----
 
     def batch(self, data: Any, *, symbol: str = "symbol", time: str = "ts_event") -> Any:
-        """Many rows at once, from where the stream is: `program.batch` with this state. Same bits as row by row."""
+        """Many rows at once, from where the stream is: `program.batch` with this state. Same bits as row by row.
+
+        Raises  FactorError as `program.batch`, and for symbols that are not the stream's; the state is as before.
+                After a KeyboardInterrupt within the rows, or where a NumPy function fails, the state is of no use,
+                and refused from then on.
+        """
+        self._between_rows()
         program = self.program
         panel = frames.read(
-            data, program.inputs, program.dtype, self._labels, symbols=self.symbols, symbol=symbol, time=time
+            data,
+            program.inputs,
+            program.dtype,
+            self._labels,
+            symbols=self.symbols,
+            symbol=symbol,
+            time=time,
+            outputs=program.outputs,
         )
-        out = self._engine.run(panel.inputs, self.ordinal, panel.rows)
+        program.check_executor(self._executor)
+        self._whole = False
+        try:
+            out = self._engine.run(panel.inputs, self.ordinal, panel.rows)
+        except FactorError as error:
+            self._failed(error)
+            raise
         self.ordinal += panel.rows
+        self._whole = True
         if panel.rows:
             self._out = np.array([block[-1] for block in out], program.dtype)
         self._pushed = [False] * len(self._pushed)
@@ -185,11 +267,25 @@ class Live:
     def cold(self) -> dict[str, int]:
         """Rows that outputs still need before they are warm for every symbol; warm ones are left out."""
         latest = max(self._born, default=self._first)
-        at = self.program.warm_at(self._since, max(self._first, latest))
+        since = {node: self._began(node) for node in self.program.layout.uses} if self._since else {}
+        at = self.program.warm_at(since, max(self._first, latest))
         return {name: rows - self.ordinal for name, rows in at.items() if rows > self.ordinal}
+
+    def _began(self, node: Node) -> int:
+        """The row from which on all is there that the node looks back on."""
+        latest = self._first
+        for used in self.program.layout.uses[node].values():
+            asked = [(p.field, p.rows, p.shift) for p in used] if isinstance(used, tuple) else [(used, 0, 0)]
+            for field, rows, shift in asked:
+                # Where others look back further, a restored field may hold less than it could, but enough for this one.
+                count, before = self._kept.get(field, (-1, 0))
+                enough = rows + shift <= count
+                latest = max(latest, before if enough else self._since.get(field, self._first) + shift)
+        return latest
 
     def snapshot(self, path: str | os.PathLike[str] | None = None) -> bytes:
         """The state as bytes (see `snapshot.py`), also written to `path`. A row pushed but not run is not in it."""
+        self._between_rows()
         program = self.program
         header = snapshot.Header(
             program=program.digest,
@@ -199,22 +295,23 @@ class Live:
             symbols=list(self.symbols),
             since=self._born,
             fields=[
-                snapshot.SavedField(*f.identity, self._since.get(f.node, self._first), formula(f.node, 80))
+                snapshot.SavedField(*f.identity, self._since.get(f, self._first), formula(f.node, 80))
                 for f in program.layout.fields
             ],
             outputs={name: formula(node, 80) for name, node in program.factors.items()},
             labels=self._labels.saved(),
         )
-        data = snapshot.encode(header, self._engine.save())
+        data = snapshot.encode(header, self._engine.save(self.ordinal))
         if path is not None:
             snapshot.write(data, path)
         return data
 
     def add_symbols(self, symbols: Iterable[Symbol]) -> None:
         """Take further symbols in, at the end of `symbols`; they start empty."""
-        new = list(symbols)
+        self._between_rows()
+        new = _universe(symbols, some=False)
         universe = _universe([*self.symbols, *new])
-        state = self._engine.save()
+        state = self._engine.save(self.ordinal)
         fresh = np.full((len(state), len(new)), np.nan, state.dtype)
         self.symbols = universe
         self._born += [self.ordinal] * len(new)
@@ -222,37 +319,72 @@ class Live:
 
     def drop_symbols(self, symbols: Iterable[Symbol]) -> None:
         """Let symbols go, with their state."""
-        gone = set(symbols)
+        self._between_rows()
+        gone = set(_universe(symbols, some=False, twice=True))
         strange = gone - set(self.symbols)
         if strange:
             raise FactorError(f"{next(iter(strange))!r} is not a symbol of this stream", where="in drop_symbols")
         kept = [i for i, name in enumerate(self.symbols) if name not in gone]
         if not kept:
             raise FactorError("a stream needs at least one symbol", where="in drop_symbols")
-        state = self._engine.save()[:, kept]
+        state = self._engine.save(self.ordinal)[:, kept]
         self.symbols = tuple(self.symbols[i] for i in kept)
         self._born = [self._born[i] for i in kept]
         self._prepare(state)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Addresses of memory must not be copied: another stream goes on from this one's state, without its threads.
+        return restore, (self.program, self.snapshot(), None)
+
+    def __copy__(self) -> Live:
+        return restore(self.program, self.snapshot(), None, self._executor)
+
+    def __deepcopy__(self, memo: object) -> Live:
+        return self.__copy__()
 
     def __repr__(self) -> str:
         return f"Live({len(self.symbols)} symbols, {self.ordinal} rows, {len(self.program.outputs)} outputs)"
 
 
-def _universe(symbols: Iterable[Symbol]) -> tuple[Symbol, ...]:
-    if isinstance(symbols, str):
-        raise FactorError(expected="a list of symbols", got=repr(symbols), hint=f"[{symbols!r}]")
+def ordinal(value: object, where: str) -> int:
+    """`value` as the number of a row in its stream.
+
+    Raises  FactorError unless it is a whole number from 0 to 2 ** 62: the rows after it must have numbers too.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value <= 1 << 62:
+        raise FactorError(expected="first a whole number from 0 to 2 ** 62", got=repr(value), where=where)
+    return int(value)
+
+
+def _universe(symbols: Iterable[Symbol], *, some: bool = True, twice: bool = False) -> tuple[Symbol, ...]:
+    """Symbols as they are kept; `some`: at least one; `twice`: may be repeated."""
+    if isinstance(symbols, (str, bytes)) or not isinstance(symbols, Iterable):
+        hint = f"[{symbols!r}]" if isinstance(symbols, str) else None
+        raise FactorError(expected="a list of symbols", got=repr(symbols), hint=hint)
     made: list[Symbol] = []
     for name in symbols:
         if isinstance(name, (bool, np.bool_)) or not isinstance(name, (str, int, np.integer, np.str_)):
             raise FactorError(expected="symbols that are texts or whole numbers", got=repr(name))
+        if isinstance(name, str) and not _is_text(name):
+            raise FactorError(expected="symbols that are Unicode text", got=ascii(name))
+        if not isinstance(name, str) and not -(1 << 63) <= name < 1 << 63:
+            raise FactorError(expected="symbols of at most 64 bits", got=f"one of {int(name).bit_length()} bits")
         made.append(int(name) if isinstance(name, np.integer) else str(name) if isinstance(name, str) else name)
-    if not made:
+    if some and not made:
         raise FactorError("a stream needs at least one symbol")
-    if len(set(made)) != len(made):
+    if not twice and len(set(made)) != len(made):
         seen: set[Symbol] = set()
-        twice = next(name for name in made if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise FactorError(f"symbol {twice!r} is given twice")
+        again = next(name for name in made if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise FactorError(f"symbol {again!r} is given twice")
     return tuple(made)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return False
+    return True
 
 
 def restore(
@@ -266,6 +398,8 @@ def restore(
     State moves node by node (by the digest of the node's structure) and symbol by symbol; the rest starts empty.
     Raises  FactorError if bytes, dtype, all symbols or all nodes do not fit.
     """
+    if not isinstance(state, (bytes, bytearray, memoryview, str, os.PathLike)):
+        raise FactorError(expected="the bytes of a snapshot, or its file", got=type(state).__name__)
     header, planes = snapshot.read(state)
     if header.dtype != program.dtype.name:
         raise FactorError(
@@ -283,34 +417,44 @@ def restore(
             f"snapshot was made for symbols {_some(header.symbols)}, this stream has {_some(live.symbols)}",
             hint="not one is in both; start without state",
         )
-    rows: dict[tuple[Any, ...], tuple[int, int]] = {}
+    rows: dict[tuple[Any, ...], tuple[int, snapshot.SavedField]] = {}
     first = 0
     for field in header.fields:
-        rows[field.identity] = first, field.since
+        rows[_what(field)] = first, field
         first += field.depth * field.parts
     made = np.full((program.layout.rows, len(live.symbols)), np.nan, program.dtype)
     found = False
-    for node, fields in program.layout.by_node().items():
-        places = [rows.get(f.identity) for f in fields]
-        if any(place is None for place in places):
-            live._since[node] = live.ordinal
+    for f in program.layout.fields:
+        place = rows.get(_what(f))
+        if place is None:
+            live._since[f] = live.ordinal
             continue
         found = True
-        for f, place in zip(fields, places, strict=True):
-            assert place is not None
-            start, live._since[node] = place
-            made[f.first : f.first + f.rows, mine] = planes[start : start + f.rows, theirs]
+        start, saved = place
+        # Of past rows the latest stand last, in both; fewer than wanted are a later beginning.
+        count = min(f.rows, saved.depth * saved.parts)
+        live._since[f] = saved.since if count == f.rows else max(saved.since, live.ordinal - count)
+        if f.ring:
+            live._kept[f] = count, saved.since
+        stop = start + saved.depth * saved.parts
+        made[f.first + f.rows - count : f.first + f.rows, mine] = planes[stop - count : stop, theirs]
     if program.layout.fields and not found:
         have = sorted({field.formula for field in header.fields})
-        want = sorted({formula(node, 80) for node in program.layout.by_node()})
+        want = sorted({formula(f.node, 80) for f in program.layout.fields})
         raise FactorError(
             f"snapshot was made for {_some(have)}, this program has {_some(want)}",
-            hint="no operator is in both; load the program it was made with, or start without state",
+            hint="nothing is in both; load the program it was made with, or start without state",
             program=header.program,
         )
     live._born = [header.since[there[name]] if name in there else live.ordinal for name in live.symbols]
     live._prepare(made)
     return live
+
+
+def _what(field: Field | snapshot.SavedField) -> tuple[Any, ...]:
+    """What rows are of: past rows of one node fit however many there are, parts of a cell must be as many."""
+    digest, name, depth, parts, ring = field.identity
+    return (digest, name, ring) if ring else (digest, name, ring, depth, parts)
 
 
 def _some(names: Sequence[Any]) -> str:

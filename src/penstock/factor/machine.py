@@ -67,7 +67,7 @@ class AlongTime(Words, Protocol):
     """The words of windowed steps."""
 
     def delay(self, past: Value, x: Value) -> Value:
-        """The value that leaves the ring as x enters: x of as many rows ago as the ring is deep."""
+        """The row of as many rows ago as `past` holds."""
 
     def scan(self, cell: Value, step: Callable[[Value, Value], Value], x: Value) -> Value:
         """`cell = step(cell, x)` for each row in turn; the new cell."""
@@ -75,9 +75,10 @@ class AlongTime(Words, Protocol):
     def window(self, state: Any, monoid: Monoid, n: int, *xs: Value) -> tuple[Value, ...]:
         """The monoid's summary of the last n rows, in one prescribed order of merges.
 
-        With p = (row ordinal) mod n, of the block of n rows that this row is in: the rows up to this one merged one
-        after the other from the block's first (`prefix`); if p < n - 1, the rows p + 1 … n - 1 of the block before
-        merged one after the other from its last (`suffix`), and then combine(suffix, prefix, n - 1 - p, p + 1).
+        With p = (row ordinal + `layout.turn`) mod n, of the block of n rows that this row is in: the rows up to this
+        one merged one after the other from the block's first (`prefix`); if p < n - 1, the rows p + 1 … n - 1 of the
+        block before merged one after the other from its last (`suffix`), and then
+        combine(suffix, prefix, n - 1 - p, p + 1).
         Windows of at most `SHORT` rows: lifted rows merged one after the other from the oldest.
         """
 
@@ -129,8 +130,8 @@ class Engine(Protocol):
         Returns per output a (rows, keys) array that the caller owns; every NaN is the same NaN.
         """
 
-    def save(self) -> Planes:
-        """The state as (layout.rows, keys) in logical order; a copy."""
+    def save(self, ordinal: int) -> Planes:
+        """The state before row `ordinal` as (layout.rows, keys), past rows with the oldest first; a copy."""
 
-    def load(self, state: Planes) -> None:
-        """Take over what `save` gave."""
+    def load(self, state: Planes, ordinal: int) -> None:
+        """Take over what `save` gave, to go on with row `ordinal`."""

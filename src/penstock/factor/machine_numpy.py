@@ -6,14 +6,17 @@ IEEE arithmetic on the same operands in the same order whatever the chunk, so it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from penstock.factor import elementary
-from penstock.factor.layout import Layout
+from penstock.factor.functions import Functions, is_function
+from penstock.factor.layout import Field, Layout, Past, turn
+from penstock.factor.ops.windowed import SHORT
 from penstock.factor.passes import Plan
 from penstock.factor.reproducible import group_sums, row_sums
 from penstock.factor.table import TABLE, Monoid
@@ -24,6 +27,21 @@ if TYPE_CHECKING:
 __all__ = ["NumpyEngine", "NumpyMachine"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class _Past:
+    """An operand's rows before this one: row t of a stream in slot t mod depth of `ring` (depth, keys)."""
+
+    def __init__(self, ring: Array, past: Past) -> None:
+        self.ring = ring
+        self.rows = past.rows
+        self.shift = past.shift
+        self.turn = past.turn
+
+    def before(self, ordinal: int, rows: int) -> Array:
+        """The first `rows` of the rows looked back on, the oldest first."""
+        found: Array = self.ring[(ordinal - self.shift - self.rows + np.arange(rows)) % len(self.ring)]
+        return found
 
 
 class NumpyMachine:
@@ -95,27 +113,19 @@ class NumpyMachine:
 
     # ---- along time ----
 
-    def delay(self, past: Array, x: Any) -> Array:
-        ring: Array = past[0]
-        x = self.block(x)
-        slots = (self.ordinal + np.arange(self.rows)) % len(ring)
-        if self.rows <= len(ring):
-            leaving: Array = ring[slots]
-            ring[slots] = x
-            return leaving
-        out: Array = np.concatenate([ring[slots[: len(ring)]], x[: -len(ring)]])
-        ring[slots[-len(ring) :]] = x[-len(ring) :]
+    def delay(self, past: Sequence[_Past], x: Any) -> Array:
+        (one,) = past
+        if self.rows <= one.rows:
+            return one.before(self.ordinal, self.rows)
+        out: Array = np.concatenate([one.before(self.ordinal, one.rows), self.block(x)[: -one.rows]])
         return out
 
-    def _history(self, past: Array, xs: Sequence[Array]) -> list[Array]:
-        """Per operand the ring's rows in order of time, then this chunk's; the ring takes the chunk's last rows."""
-        depth = past.shape[1]
-        slots = (self.ordinal + np.arange(depth)) % depth
-        found = [np.concatenate([past[i][slots], x]) for i, x in enumerate(xs)]
-        slots = (self.ordinal + self.rows - depth + np.arange(depth)) % depth
-        for i, rows in enumerate(found):
-            past[i][slots] = rows[len(rows) - depth :]
-        return found
+    def _history(self, past: Sequence[_Past], xs: Sequence[Any]) -> list[Array]:
+        """Per operand the rows before this chunk in order of time, then the chunk's."""
+        return [
+            np.concatenate([one.before(self.ordinal, one.rows), self.block(x)])
+            for one, x in zip(past, xs, strict=False)
+        ]
 
     def scan(self, cell: Array, step: Callable[[Any, Any], Any], x: Any) -> Array:
         x = self.block(x)
@@ -128,9 +138,11 @@ class NumpyMachine:
 
     def window(self, state: Any, monoid: Monoid, n: int, *xs: Any) -> tuple[Array, ...]:
         blocks = [self.block(x) for x in xs]
-        if hasattr(state, "ring"):
+        if n > SHORT:
+            if state.suffixes is None:
+                self._remake(state, monoid, n)
             lifted = [self.block(part) for part in monoid.lift(self, *blocks)]
-            return self._ring_window(state.ring, state.prefix[:, 0], monoid, n, lifted)
+            return self._ring_window(state.suffixes, state.prefix, monoid, turn(n, state.past), lifted)
         if n == 1:
             return tuple(self.block(part) for part in monoid.lift(self, *blocks))
         history = self._history(state.past, blocks)
@@ -140,14 +152,31 @@ class NumpyMachine:
             summary = monoid.combine(self, summary, past[j], self.dtype.type(j), self.dtype.type(1))
         return tuple(self.block(part) for part in summary)
 
+    def _remake(self, state: Any, monoid: Monoid, n: int) -> None:
+        """Prefix and suffixes from the past rows, as they would be had the window seen them."""
+        one, number = self.dtype.type(1), self.dtype.type
+        phase = (self.ordinal + turn(n, state.past)) % n
+        lifted = monoid.lift(self, *(past.before(self.ordinal, n - 1) for past in state.past))
+        ring = state.suffixes = np.full((monoid.parts, n, self.keys), self.nan, self.dtype)
+        prefix = state.prefix = np.full((monoid.parts, self.keys), self.nan, self.dtype)
+        for part, x in enumerate(lifted):
+            rows = np.broadcast_to(np.asarray(x, self.dtype), (n - 1, self.keys))
+            ring[part, phase + 1 :], ring[part, :phase] = rows[: n - 1 - phase], rows[n - 1 - phase :]
+        self._sweep(ring[:, phase + 1 :], monoid)
+        summary: Sequence[Array] = tuple(ring[:, 0])
+        for j in range(1, phase):
+            summary = monoid.combine(self, summary, tuple(ring[:, j]), number(j), one)
+        for part, value in enumerate(summary if phase else ()):
+            prefix[part] = value
+
     def _ring_window(
-        self, ring: Array, prefix: Array, monoid: Monoid, n: int, lifted: list[Array]
+        self, ring: Array, prefix: Array, monoid: Monoid, turn: int, lifted: list[Array]
     ) -> tuple[Array, ...]:
         """Slot j of `ring` (parts, n, keys): the block's lifted row j once seen, until then the last block's suffix."""
         out = np.empty((monoid.parts, self.rows, self.keys), self.dtype)
-        row = 0
+        row, n = 0, ring.shape[1]
         while row < self.rows:
-            phase = (self.ordinal + row) % n
+            phase = (self.ordinal + turn + row) % n
             blocks = (self.rows - row) // n
             if phase == 0 and blocks:
                 stop = row + blocks * n
@@ -296,12 +325,14 @@ class NumpyEngine:
         self.machine = NumpyMachine(dtype, keys)
         self.planes = np.full((layout.rows, keys), np.nan, dtype)
         self.rows = np.full((len(plan.inputs), keys), np.nan, dtype)
-        fields = layout.by_node()
+        self._fields = layout.fields
+        self._states: list[SimpleNamespace] = []
         slot = {node: i for i, node in enumerate(plan.nodes)}
         self._outputs = [slot[node] for node in plan.outputs]
         self._slots = len(slot)
         self._constants: list[tuple[int, Array]] = []
         self._inputs: list[int] = [slot[node] for node in plan.inputs]
+        self._functions = Functions(plan, dtype, keys)
         self._calls: list[tuple[int, Any, tuple[Any, ...], list[int], dict[str, Any], list[int]]] = []
         for node in plan.nodes:
             if node.op == "const":
@@ -310,14 +341,29 @@ class NumpyEngine:
                 operator = TABLE[node.op]
                 state: tuple[Any, ...] = ()
                 if operator.state is not None:
-                    views = {f.name: self._view(f.first, f.parts, f.depth) for f in fields.get(node, [])}
-                    state = (SimpleNamespace(**views),)
+                    state = (self._state(layout.uses[node]),)
                 dead = [slot[last] for last in plan.last_use.get(node, ())]
-                call = (slot[node], operator.step, state, [slot[a] for a in node.args], dict(node.attrs), dead)
+                step = operator.step
+                if is_function(node):
+                    step = partial(self._functions.rows, self._functions.numbers[node])
+                call = (slot[node], step, state, [slot[a] for a in node.args], dict(node.attrs), dead)
                 self._calls.append(call)
 
-    def _view(self, first: int, parts: int, depth: int) -> Array:
-        return self.planes[first : first + parts * depth].reshape(parts, depth, -1)
+        self._rings = {slot[field.node]: self._view(field)[0] for field in layout.fields if field.ring}
+
+    def _view(self, field: Field) -> Array:
+        return self.planes[field.first : field.first + field.rows].reshape(field.parts, field.depth, -1)
+
+    def _state(self, uses: Mapping[str, Field | tuple[Past, ...]]) -> SimpleNamespace:
+        """What a step gets as its state; summaries of its past rows are made when they are first wanted."""
+        made = SimpleNamespace(suffixes=None, prefix=None)
+        for name, used in uses.items():
+            if isinstance(used, Field):
+                setattr(made, name, self._view(used))
+            else:
+                setattr(made, name, [_Past(self._view(p.field)[0], p) for p in used])
+        self._states.append(made)
+        return made
 
     def tick(self, ordinal: int) -> Array:
         """As `Engine.tick`."""
@@ -340,15 +386,27 @@ class NumpyEngine:
         machine = self.machine
         machine.ordinal, machine.rows = ordinal, rows
         values: list[Any] = [None] * self._slots
+        # Past rows are read by many; they take this chunk's when all are done.
+        coming: list[tuple[Array, Array]] = []
+
+        def known(at: int, value: Any) -> None:
+            values[at] = value
+            ring = self._rings.get(at)
+            if ring is not None:
+                coming.append((ring, machine.block(value)[-len(ring) :].copy()))
+
         for at, constant in self._constants:
-            values[at] = constant
+            known(at, constant)
         for at, rows_in in zip(self._inputs, inputs, strict=True):
-            values[at] = rows_in
+            known(at, rows_in)
         with np.errstate(all="ignore"):
             for at, step, state, args, attrs, dead in self._calls:
-                values[at] = step(machine, *state, *[values[i] for i in args], **attrs)
+                known(at, step(machine, *state, *[values[i] for i in args], **attrs))
                 for i in dead:
                     values[i] = None
+        self._functions.check()
+        for ring, last in coming:
+            ring[(ordinal + rows - len(last) + np.arange(len(last))) % len(ring)] = last
         out = []
         for at in self._outputs:
             block = machine.block(values[at]).copy()
@@ -356,15 +414,26 @@ class NumpyEngine:
             out.append(block)
         return out
 
-    def save(self) -> Array:
+    def save(self, ordinal: int) -> Array:
         """As `Engine.save`."""
         copy = self.planes.copy()
+        for field in self._fields:
+            if field.ring:
+                copy[field.first : field.first + field.rows] = np.roll(
+                    self._view(field)[0], -(ordinal % field.depth), 0
+                )
         copy[np.isnan(copy)] = self.machine.nan
         return copy
 
-    def load(self, state: Array) -> None:
+    def load(self, state: Array, ordinal: int) -> None:
         """As `Engine.load`."""
         self.planes[:] = state
+        for field in self._fields:
+            if field.ring:
+                ring = self._view(field)[0]
+                ring[:] = np.roll(ring, ordinal % field.depth, 0)
+        for one in self._states:
+            one.suffixes = one.prefix = None
 
 
 if TYPE_CHECKING:

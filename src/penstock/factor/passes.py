@@ -122,12 +122,13 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a machine runs: stages in order, the inputs and outputs, and after which node a value is last used."""
+    """What a machine runs: stages in order, inputs, outputs and their names, after which node a value is last used."""
 
     stages: tuple[Stage, ...]
     nodes: tuple[Node, ...]
     inputs: tuple[Node, ...]
     outputs: tuple[Node, ...]
+    names: tuple[str, ...]
     last_use: Mapping[Node, tuple[Node, ...]]
 
 
@@ -157,5 +158,6 @@ def cut(outputs: Outputs) -> Plan:
         nodes=tuple(order),
         inputs=tuple(node for node in order if node.op == "field"),
         outputs=tuple(outputs.values()),
+        names=tuple(outputs),
         last_use={node: tuple(args) for node, args in uses.items()},
     )

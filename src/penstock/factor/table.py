@@ -8,6 +8,7 @@ functions, the stub file, the text parser, the tests and the fuzzer are generate
 from __future__ import annotations
 
 import difflib
+import importlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -36,6 +37,7 @@ __all__ = [
     "Value",
     "composite",
     "cross",
+    "cross_numpy",
     "elementwise",
     "lookup",
     "windowed",
@@ -92,10 +94,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Ring:
-    """State of `parts` values for each of `rows` rows; row t of a stream lives in slot t mod rows."""
+    """The `rows` rows before this one, of each of the first `operands` operands.
+
+    All operators that look back on one operand share its rows: a program keeps as many as the longest of them wants.
+    """
 
     rows: int
-    parts: int = 1
+    operands: int = 1
 
 
 State: TypeAlias = Mapping[str, Cell | Ring]
@@ -109,7 +114,8 @@ class Monoid:
             lift: (m, *operands) -> the summary of one row;
             combine: (m, a, b, na, nb) -> the summary of `a`'s na rows followed by `b`'s nb rows. Plain arithmetic,
             comparison and `m.where` only (no exp, log, pow), so that its bits do not depend on how it is called.
-            A NaN in `a` or `b` must come through: empty state is NaN, which is what makes warm-up rows NaN.
+            A NaN must come through `lift` and `combine`: rows before the first are NaN, which is what makes warm-up
+            rows NaN. Summaries are never saved, but made again from the rows.
     """
 
     name: str
@@ -141,6 +147,7 @@ class Operator:
     computation, in units of the dtype's epsilon times the larger of the result and (largest input of the window) **
     `degree`; with `degree` 0 the 1 of a ratio, times largest input over spread where it is a ratio of moments. It holds
     for windows up to 64 rows; what is summed over longer ones errs with the square root of their length at most.
+    `numpy`: the step is a function of NumPy arrays (see `cross_numpy`).
     """
 
     name: str
@@ -156,6 +163,7 @@ class Operator:
     aliases: tuple[str, ...] = ()
     check: Callable[..., str | None] | None = None
     version: int = 1
+    numpy: bool = False
     doc: str = field(default="", repr=False)
 
     def __call__(self, *args: object, **kwargs: object) -> Node:
@@ -167,6 +175,15 @@ class Operator:
         if problem:
             raise FactorError(f"{self._call(dict(attrs))}: {problem}")
         return Node(self.name, nodes, attrs)
+
+    def __reduce__(self) -> tuple[Callable[[str], Operator], tuple[str]]:
+        return _by_name, (self.name,)
+
+    def __copy__(self) -> Operator:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Operator:
+        return self
 
     def _bind(self, args: tuple[object, ...], kwargs: dict[str, object]) -> dict[str, object]:
         parameters = self.operands + self.attributes
@@ -194,6 +211,8 @@ class Operator:
         if isinstance(value, Node) and value.op == "const":
             number = float(value.attrs[0][1])
             value = int(number) if number.is_integer() else number
+        if isinstance(value, int) and value.bit_length() > 1000:
+            raise FactorError(f"{self.name}: {p.name} is too large, it has {value.bit_length()} bits")
         call = self._call({p.name: value})
         if p.kind == "Flag":
             if value is True or value is False:
@@ -267,12 +286,18 @@ def lookup(name: str) -> Operator:
     return found
 
 
+def _by_name(name: str) -> Operator:
+    importlib.import_module("penstock.factor.ops")  # fills the table, where a pickle is the first to ask
+    return lookup(name)
+
+
 def _register(
     step: Callable[..., Any],
     kind: Kind,
     *,
     least: Mapping[str, float] | None = None,
     aliases: tuple[str, ...] = (),
+    numpy: bool = False,
     **facts: Any,
 ) -> Operator:
     name = step.__name__
@@ -282,7 +307,7 @@ def _register(
     operands: list[Parameter] = []
     attributes: list[Parameter] = []
     skip = {Kind.COMPOSITE: 0, Kind.ELEMENTWISE: 1, Kind.CROSS: 1, Kind.WINDOWED: 2}[kind]
-    for p in list(inspect.signature(step).parameters.values())[skip:]:
+    for p in list(inspect.signature(step).parameters.values())[0 if numpy else skip :]:
         word = str(getattr(p.annotation, "__name__", p.annotation)).rpartition(".")[2]
         if word not in ("Series", "Rows", "Share", "Number", "Flag"):
             raise FactorError(
@@ -292,6 +317,8 @@ def _register(
             raise FactorError(f"{name}: operand {p.name!r} follows an attribute", hint="put the Series first")
         record = Parameter(p.name, word, p.default, (least or {}).get(p.name))
         (operands if word == "Series" else attributes).append(record)
+    if numpy and not operands:
+        raise FactorError(f"operator {name} has no operand", hint="annotate its rows: x: penstock.factor.Series")
     if not step.__doc__:
         raise FactorError(f"operator {name} has no docstring", hint="say shape, edges and cost")
     operator = Operator(
@@ -301,6 +328,7 @@ def _register(
         tuple(operands),
         tuple(attributes),
         aliases=aliases,
+        numpy=numpy,
         doc=inspect.cleandoc(step.__doc__),
         **facts,
     )
@@ -359,6 +387,24 @@ def cross(
 ) -> Decorator:
     """An operator over all keys of a row: `step(m, *operands, **attributes) -> value`."""
     return lambda step: _register(step, Kind.CROSS, aliases=aliases, tolerance=tolerance, degree=degree, nan=nan)
+
+
+def cross_numpy(
+    *, aliases: tuple[str, ...] = (), nan: str = "where its function says so", version: int = 1
+) -> Decorator:
+    """An operator over all keys of a row, as a plain function of NumPy arrays: `function(*operands, **attributes)`.
+
+    Each operand is an array (keys,) of the program's dtype, NaN for missing, which the function may keep or change; it
+    returns an array (keys,) of real numbers, which is rounded to that dtype. It is called once per row, in any order
+    and from any thread, in both engines: what it gives must depend on its arguments alone. NumPy's floating-point
+    warnings are off in it. It cannot use the executor that it is computed with, nor go into a C library.
+
+    What it raises, or a result of another shape or kind, is a FactorError that names operator, factor and row. A stream
+    is then between two rows and refuses to go on: go on from a snapshot.
+
+    Raise `version` when the function changes what it means: it is part of the digest by which snapshots are taken over.
+    """
+    return lambda step: _register(step, Kind.CROSS, aliases=aliases, nan=nan, version=version, numpy=True)
 
 
 def composite(

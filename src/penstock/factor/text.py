@@ -10,14 +10,15 @@ a share).
 from __future__ import annotations
 
 import difflib
+import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Literal, NoReturn
+from typing import Any, Literal, NoReturn
 
 from penstock.errors import FactorError
 from penstock.factor import ops as _ops
-from penstock.factor.graph import Node, constant, field
+from penstock.factor.graph import Node, constant, field, operand
 from penstock.factor.table import ALIASES, TABLE, Operator
 
 __all__ = ["parse"]
@@ -48,6 +49,10 @@ def parse(
             where: place for error messages.
     Raises  FactorError with the column of what cannot be read.
     """
+    if not isinstance(text, str):
+        raise FactorError(expected="the text of an expression", got=type(text).__name__, where=where)
+    if fractional not in ("refuse", "floor"):
+        raise FactorError(expected="fractional 'refuse' or 'floor'", got=repr(fractional), where=where)
     return _Parser(text, dict(names or {}), dict(functions or {}), fractional, where).whole()
 
 
@@ -162,12 +167,16 @@ class _Parser:
         return node
 
     def unary(self) -> Node:
-        signs = 0
+        signs: list[int] = [0]  # minuses before the first ~, between it and the next, …
         while sign := self.take("-", "+", "~"):
             if sign == "~":
-                return self._minus(Node("not_", (self.unary(),)), signs)
-            signs += sign == "-"
-        return self._minus(self.power(), signs)
+                signs.append(0)
+            else:
+                signs[-1] += sign == "-"
+        node = self._minus(self.power(), signs[-1])
+        for count in reversed(signs[:-1]):
+            node = self._minus(Node("not_", (node,)), count)
+        return node
 
     @staticmethod
     def _minus(node: Node, signs: int) -> Node:
@@ -195,6 +204,8 @@ class _Parser:
             return node
         self.at += 1
         if kind == "number":
+            if math.isinf(float(value)):
+                self.fail(f"the number {value[:20]!r} is too large", column, 'infinity is written "inf"')
             return constant(float(value))
         if kind != "name":
             self.at -= 1
@@ -202,7 +213,7 @@ class _Parser:
         if self.peek("("):
             return self.call(value, column)
         if value in self.names:
-            return self.names[value]
+            return operand(self.names[value], f"names[{value!r}]")
         if value.lower() in ("nan", "inf"):
             return constant(float(value))
         name = value.lstrip("$")
@@ -212,6 +223,8 @@ class _Parser:
             self.fail(
                 f"cannot read the name {value!r}", column, 'columns are named "close", "$close" or "IndClass.sector"'
             )
+        if not name.isidentifier():
+            self.fail(f"cannot read the name {value!r}", column, "columns are named by letters, digits and _")
         return field(name)
 
     def call(self, name: str, column: int) -> Node:
@@ -222,6 +235,8 @@ class _Parser:
             kind, word, start = self.tokens[self.at]
             if kind == "name" and self.tokens[self.at + 1][1] == "=":
                 self.at += 2
+                if word in attrs:
+                    self.fail(f"{word!r} is given twice", start)
                 attrs[word] = self._flag() if self.tokens[self.at][1] in ("True", "False") else self.ternary()
             elif attrs:
                 self.fail("a plain argument after a named one", start)
@@ -231,30 +246,51 @@ class _Parser:
                 self.fail(f"expected ',' or ')', got {self.tokens[self.at][1]!r}")
         self.expect(")")
         if name.lower() in self.functions:
-            return self.functions[name.lower()](*args, **attrs)
+            return self._given(name, args, attrs, column)
         operator, args, more = self.resolve(name, args, column)
         for key, value in more.items():
             attrs.setdefault(key, value)
         try:
-            return operator(*self._windows(operator, args), **attrs)
+            return operator(*self._windows(operator, args), **self._named_windows(operator, attrs))
         except FactorError as error:
             hint = error.hint
             if "whole number" in str(error.problem):
                 hint = 'round it, or parse with fractional="floor" (the convention of WorldQuant\'s paper)'
             self.fail(str(error.problem or error), column, hint)
 
+    def _given(self, name: str, args: list[Node], attrs: dict[str, object], column: int) -> Node:
+        """What a function of the caller's makes of the operands."""
+        function = self.functions[name.lower()]
+        try:
+            inspect.signature(function).bind(*args, **attrs)
+        except TypeError as error:
+            self.fail(f"{name}: {error}", column)
+        except ValueError:
+            pass  # a builtin without a signature says itself what it refuses
+        try:
+            return operand(function(*args, **attrs), f"what {name} gives")
+        except FactorError as error:
+            self.fail(str(error.problem or error), column, error.hint if error.problem else None)
+
     def _flag(self) -> bool:
         self.at += 1
         return self.tokens[self.at - 1][1] == "True"
 
     def _windows(self, operator: Operator, args: list[Node]) -> list[Node]:
-        if self.fractional != "floor":
-            return args
         kinds = [p.kind for p in operator.operands + operator.attributes]
-        return [
-            constant(math.floor(float(arg.attrs[0][1]))) if kind == "Rows" and arg.op == "const" else arg
-            for arg, kind in zip(args, kinds, strict=False)
-        ] + args[len(kinds) :]
+        cut = [self._window(kind, arg) for arg, kind in zip(args, kinds, strict=False)]
+        return cut + args[len(kinds) :]
+
+    def _named_windows(self, operator: Operator, attrs: dict[str, object]) -> dict[str, object]:
+        kinds = {p.name: p.kind for p in operator.attributes}
+        return {name: self._window(kinds.get(name), value) for name, value in attrs.items()}
+
+    def _window(self, kind: str | None, value: Any) -> Any:
+        """A window by the convention for fractional ones; anything else as it is."""
+        if self.fractional != "floor" or kind != "Rows" or not isinstance(value, Node) or value.op != "const":
+            return value
+        number = float(value.attrs[0][1])
+        return constant(float(math.floor(number))) if math.isfinite(number) else value
 
     def resolve(self, name: str, args: list[Node], column: int) -> tuple[Operator, list[Node], dict[str, object]]:
         """The operator that `name` means for these arguments."""
@@ -266,6 +302,8 @@ class _Parser:
             return TABLE[f"ts_{name.lower()}"], args, {}
         if name in ("rank", "Rank") and len(args) == 2:
             return TABLE["ts_rank"], args, {"pct": True} if name == "Rank" else {}
+        if name == "Rank":
+            return TABLE["cs_rank"], args, {}
         found = TABLE.get(ALIASES.get(name, name)) or _folded().get(name.lower())
         if found is None:
             near = difflib.get_close_matches(name.lower(), _folded(), n=3)
@@ -274,7 +312,8 @@ class _Parser:
 
 
 def _folded() -> dict[str, Operator]:
-    """Operators by lower-case name; canonical names win over aliases."""
+    """Operators by lower-case name; canonical names win over aliases, and aliases in lower case over others."""
     folded = {alias.lower(): TABLE[name] for alias, name in ALIASES.items()}
+    folded.update({alias: TABLE[name] for alias, name in ALIASES.items() if alias.islower()})
     folded.update({name.lower(): operator for name, operator in TABLE.items()})
     return folded

@@ -3,8 +3,8 @@
     run(context, ordinal, rows)
 
 The context is an array of 64-bit words, `CONTEXT`; streams, chunks and universes differ in it, not in the code. Several
-threads each have their own, with their key blocks (`lo` to `hi`) and the number of their `part`. Before and after
-what needs whole rows they wait for each other; then rows are divided among them, or operators if rows are too few.
+threads each have their own and take shares of the work: tiles of key blocks (of `lo` to `hi`) of what goes along time,
+calls by stretches of rows of what needs whole rows. Between the two they wait until all shares are done.
 """
 
 from __future__ import annotations
@@ -29,8 +29,6 @@ CONTEXT = (
     "plane_block",
     "state",
     "state_block",
-    "extra",
-    "extra_block",
     "keys",
     "blocks",
     "inputs",
@@ -41,11 +39,16 @@ CONTEXT = (
     "scratch",
     "lo",
     "hi",
-    "part",
     "parts",
     "gate",
     "syscall",
+    "function",
+    "row",
 )
+
+
+STRETCH = 16
+"""Rows that a call over keys is given at once: it keeps numbers of groups from row to row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ def context(*names: str) -> list[str]:
     lines = []
     for name in names:
         lines.append(f"  %{name}.at = getelementptr i64, ptr %context, i64 {CONTEXT.index(name)}")
-        if name in ("planes", "state", "extra", "inputs", "outputs", "scratch", "gate"):
+        if name in ("planes", "state", "inputs", "outputs", "scratch", "gate"):
             lines.append(f"  %{name}.base = load ptr, ptr %{name}.at")
         else:
             lines.append(f"  %{name} = load i64, ptr %{name}.at")
@@ -86,6 +89,7 @@ class Loop:
     slots: dict[int, int]
     number: dict[Node, int]
     crosses: bool
+    functions: bool
 
     def texts(self) -> list[str]:
         """All functions and tables."""
@@ -179,17 +183,103 @@ class Loop:
             groups.append([])
         return groups
 
-    def _run(self) -> str:
+    def _calls(self, groups: list[list[Call]]) -> str:
+        """The table of calls over keys: a function's number, then the slots of its planes."""
+        names: list[str] = []
+        table: list[int] = []
+        starts: list[int] = []
+        for group in groups:
+            for call in group:
+                if call.cross:
+                    if call.name not in names:
+                        names.append(call.name)
+                    starts.append(len(table))
+                    table += [names.index(call.name), *(self.slots[number] for number in call.planes)]
+        words = ", ".join(f"i64 {word}" for word in table) or "i64 0"
         code = Code()
-        lo, hi, rows = named(code, "%lo"), named(code, "%hi"), named(code, "%rows")
-        chunk, tile, stride = named(code, "%plane_rows"), named(code, "%tile"), named(code, "%plane_block")
-        part, parts, planes = named(code, "%part"), named(code, "%parts"), named(code, "%planes.base", PTR)
-        groups = self._groups()
+        function, slots = (
+            named(code, "%function"),
+            "ptr %context, ptr %planes, ptr %scratch, i64 %from, i64 %to, ptr %slots",
+        )
+        for number, name in enumerate(names):
+            with code.when(function == number):
+                code.do(f"call void @{name}({slots})")
+        text = [
+            f"@calls = internal constant [{max(1, len(table))} x i64] [{words}]",
+            "define internal void @cross(ptr %context, ptr %planes, ptr %scratch, i64 %from, i64 %to, i64 %at) #1 {",
+            "start:",
+            "  %first = getelementptr i64, ptr @calls, i64 %at",
+            "  %function = load i64, ptr %first",
+            "  %slots = getelementptr i64, ptr %first, i64 1",
+            *code.lines,
+            "  ret void",
+            "}",
+        ]
+        at = ", ".join(f"i64 {start}" for start in starts) or "i64 0"
+        text.append(f"@starts = internal constant [{max(1, len(starts))} x i64] [{at}]")
+        return "\n".join(text)
 
-        def pieces(whole: Value, size: Value) -> Any:
-            return code.loop(0, code.put(I64, f"udiv i64 {(whole + size - 1).text}, {size.text}"))
+    def _run(self) -> str:
+        groups = [sorted(g, key=_weight) if g and g[0].cross else g for g in self._groups()]
+        words = ("planes", "plane_rows", "plane_block", "tile", "scratch", "lo", "hi", "parts")
 
-        def along(group: list[Call], first: Value, count: Value, base: Value, number: Value) -> None:
+        def written(name: str, code: Code, result: Value | None) -> str:
+            kind, last = ("void", "ret void") if result is None else ("i64", f"ret i64 {result.text}")
+            head = (
+                f"define internal {kind} @{name}(ptr %context, i64 %ordinal, i64 %rows, i64 %step, i64 %number) #1 {{"
+            )
+            body = [*code.sections["alloca"], *context(*words), *code.lines]
+            return "\n".join([head, "start:", *body, f"  {last}", "}"])
+
+        texts = [
+            self._calls(groups),
+            written("steps", *self._steps(groups)),
+            written("shares", *self._shares(groups)),
+            written("share", self._share(groups), None),
+        ]
+        return "\n".join([*gates(), *texts, _RUN.format(words="\n".join(context("parts", "gate")))])
+
+    def _chunk(self, code: Code, number: Value) -> tuple[Value, Value]:
+        """First row and number of rows of a chunk."""
+        rows, chunk = named(code, "%rows"), named(code, "%plane_rows")
+        first = number * chunk
+        return first, code.select(rows - first < chunk, rows - first, chunk)
+
+    def _pieces_of(self, code: Code, whole: Value, size: Value | int) -> Value:
+        by = code.like(I64, size)
+        return code.put(I64, f"udiv i64 {(whole + by - 1).text}, {by.text}")
+
+    def _steps(self, groups: list[list[Call]]) -> tuple[Code, Value]:
+        """How many steps there are: each begins when all shares of the one before are done."""
+        code = Code()
+        chunks = self._pieces_of(code, named(code, "%rows"), named(code, "%plane_rows"))
+        if not self.crosses:
+            return code, code.intrinsic("smin", chunks, code.number(I64, 1))
+        return code, chunks * len(groups)
+
+    def _shares(self, groups: list[list[Call]]) -> tuple[Code, Value]:
+        """How many shares a step has: tiles of keys, or calls over keys by stretches of rows."""
+        code = Code()
+        tiles = self._pieces_of(code, named(code, "%hi") - named(code, "%lo"), named(code, "%tile"))
+        result = code.variable(I64, code.intrinsic("smax", tiles, code.number(I64, 1)))
+        if self.crosses:
+            step = named(code, "%step")
+            chunk = code.put(I64, f"udiv i64 {step.text}, {len(groups)}")
+            group = step - chunk * len(groups)
+            stretches = self._pieces_of(code, self._chunk(code, chunk)[1], STRETCH)
+            for number, calls in enumerate(groups):
+                if calls and calls[0].cross:
+                    with code.when(group == number):
+                        result.set(stretches * len(calls))
+        return code, result.get()
+
+    def _share(self, groups: list[list[Call]]) -> Code:
+        """One share of a step."""
+        code = Code()
+        step, number, planes = named(code, "%step"), named(code, "%number"), named(code, "%planes.base", PTR)
+        lo, hi, tile, stride = (named(code, f"%{name}") for name in ("lo", "hi", "tile", "plane_block"))
+
+        def along(group: list[Call], first: Value, count: Value, base: Value) -> None:
             """One tile of keys through functions along time."""
             a = lo + number * tile
             b = code.select(a + tile < hi, a + tile, hi)
@@ -202,78 +292,107 @@ class Loop:
             if group is groups[-1]:
                 code.do(f"call void @copy_out({area}, i64 {first.text}, {span})")
 
-        def across(group: list[Call], count: Value) -> None:
-            code.do("call void @meet(ptr %context)")
-            few = count < parts
-            begin = code.put(I64, f"udiv i64 {(count * part).text}, {parts.text}")
-            end = code.put(I64, f"udiv i64 {(count * (part + 1)).text}, {parts.text}")
-            # Calls of one kind after the other, so that each thread gets its share of the long ones.
-            for i, one in enumerate(sorted(group, key=lambda call: call.name)):
-                mine = code.put(I64, f"urem i64 {i}, {parts.text}") == part
-                start = code.select(few, 0, begin)
-                stop = code.select(few, code.select(mine, count, 0), end)
-                slots = ", ".join(f"i64 {self.slots[number]}" for number in one.planes)
-                span = f"ptr %scratch.base, i64 {start.text}, i64 {stop.text}, {slots}"
-                code.do(f"call void @{one.name}(ptr %context, ptr %planes.base, {span})")
-            code.do("call void @meet(ptr %context)")
-
-        def chunked(number: Value) -> tuple[Value, Value]:
-            first = number * chunk
-            return first, code.select(rows - first < chunk, rows - first, chunk)
-
         if not self.crosses:
             # A tile of keys at a time, over all rows: planes for one tile are enough, and they stay in the cache.
-            with pieces(hi - lo, tile) as number:
-                base = code.at(planes, 0 - (lo + number * tile) * stride, 1)
-                with pieces(rows, chunk) as chunks:
-                    along(groups[0], *chunked(chunks), base, number)
-        else:
-            with pieces(rows, chunk) as chunks:
-                first, count = chunked(chunks)
-                for group in groups:
-                    if group and group[0].cross:
-                        across(group, count)
-                    else:
-                        with pieces(hi - lo, tile) as number:
-                            along(group, first, count, planes, number)
-        words = ("planes", "plane_rows", "plane_block", "tile", "scratch", "lo", "hi", "part", "parts")
-        run = [
-            "define void @run(ptr %context, i64 %ordinal, i64 %rows) #0 {",
-            "start:",
-            *code.sections["alloca"],
-            *context(*words),
-            *code.lines,
-            "  ret void",
-            "}",
-        ]
-        return "\n".join([*gates(), _MEET.format(words="\n".join(context("parts", "gate"))), *run])
+            base = code.at(planes, 0 - (lo + number * tile) * stride, 1)
+            with code.loop(0, self._pieces_of(code, named(code, "%rows"), named(code, "%plane_rows"))) as chunks:
+                along(groups[0], *self._chunk(code, chunks), base)
+            return code
+        chunk = code.put(I64, f"udiv i64 {step.text}, {len(groups)}")
+        group = step - chunk * len(groups)
+        first, count = self._chunk(code, chunk)
+        stretches = self._pieces_of(code, count, STRETCH)
+        before = 0
+        for i, calls in enumerate(groups):
+            with code.when(group == i):
+                if not calls or not calls[0].cross:
+                    along(calls, first, count, planes)
+                    continue
+                call = code.put(I64, f"udiv i64 {number.text}, {stretches.text}")
+                begin = (number - call * stretches) * STRETCH
+                end = code.select(begin + STRETCH < count, begin + STRETCH, count)
+                at = code.load(I64, code.at(named(code, "@starts", PTR), call + before, I64), 8)
+                if self.functions:  # NumPy's, which are told of which row they are called
+                    place = code.at(named(code, "%context", PTR), CONTEXT.index("row"), I64)
+                    code.store(named(code, "%ordinal") + first, place, 8)
+                span = f"i64 {begin.text}, i64 {end.text}, i64 {at.text}"
+                code.do(f"call void @cross(ptr %context, ptr %planes.base, ptr %scratch.base, {span})")
+                before += len(calls)
+        return code
 
 
-_MEET = (
-    """define internal void @meet(ptr %context) #1 {{
+_CHEAP = ("cs_count", "cs_sum")
+
+
+def _weight(call: Call) -> tuple[bool, str]:
+    """Calls of one kind after the other, the long ones first: then the last shares of a step are short."""
+    return call.name.endswith(_CHEAP), call.name
+
+
+_RUN = """define void @run(ptr %context, i64 %ordinal, i64 %rows) #0 {{
 start:
 {words}
-  %syscall = getelementptr i64, ptr %context, i64 """
-    + str(CONTEXT.index("syscall"))
-    + """
+  %syscall = getelementptr i64, ptr %context, i64 SYSCALL
+  %claim = getelementptr i64, ptr %gate.base, i64 8
+  %done = getelementptr i64, ptr %gate.base, i64 16
+  %steps = call i64 @steps(ptr %context, i64 %ordinal, i64 %rows, i64 0, i64 0)
   %alone = icmp eq i64 %parts, 1
-  br i1 %alone, label %done, label %arrive
-arrive:
+  br i1 %alone, label %step, label %look
+step:
+  %s = phi i64 [0, %start], [%s.next, %step.done]
+  %s.more = icmp slt i64 %s, %steps
+  br i1 %s.more, label %all, label %end
+all:
+  %all.shares = call i64 @shares(ptr %context, i64 %ordinal, i64 %rows, i64 %s, i64 0)
+  br label %one
+one:
+  %i = phi i64 [0, %all], [%i.next, %one.body]
+  %i.more = icmp slt i64 %i, %all.shares
+  br i1 %i.more, label %one.body, label %step.done
+one.body:
+  call void @share(ptr %context, i64 %ordinal, i64 %rows, i64 %s, i64 %i)
+  %i.next = add i64 %i, 1
+  br label %one
+step.done:
+  %s.next = add i64 %s, 1
+  br label %step
+look:
   %seen = load atomic i32, ptr %gate.base acquire, align 4
-  %count = getelementptr i32, ptr %gate.base, i64 2
-  %before = atomicrmw add ptr %count, i32 1 acq_rel
-  %all = trunc i64 %parts to i32
-  %others = sub i32 %all, 1
-  %last = icmp eq i32 %before, %others
-  br i1 %last, label %open, label %wait
+  %word = load atomic i64, ptr %claim acquire, align 8
+  %now = lshr i64 %word, 32
+  %more = icmp ult i64 %now, %steps
+  br i1 %more, label %within, label %end
+within:
+  %next = and i64 %word, 4294967295
+  %shares = call i64 @shares(ptr %context, i64 %ordinal, i64 %rows, i64 %now, i64 0)
+  %left = icmp ult i64 %next, %shares
+  br i1 %left, label %take, label %wait
+take:
+  %following = add i64 %word, 1
+  %taken = cmpxchg ptr %claim, i64 %word, i64 %following acq_rel acquire, align 8
+  %mine = extractvalue {{ i64, i1 }} %taken, 1
+  br i1 %mine, label %work, label %look
+work:
+  call void @share(ptr %context, i64 %ordinal, i64 %rows, i64 %now, i64 %next)
+  %before = atomicrmw add ptr %done, i64 1 acq_rel
+  %so.far = add i64 %before, 1
+  %last = icmp eq i64 %so.far, %shares
+  br i1 %last, label %open, label %look
 open:
-  store atomic i32 0, ptr %count release, align 4
+  store atomic i64 0, ptr %done monotonic, align 8
+  %then = add i64 %now, 1
+  %begin = shl i64 %then, 32
+  store atomic i64 %begin, ptr %claim release, align 8
   call void @gate_open(ptr %gate.base, ptr %syscall)
-  br label %done
+  br label %look
 wait:
   call void @gate_wait(ptr %gate.base, i32 %seen, ptr %syscall)
-  br label %done
-done:
+  br label %look
+end:
   ret void
-}}"""
-)
+}}""".replace("SYSCALL", str(CONTEXT.index("syscall")))
+"""The loop over steps and shares: alone in order, else each thread claims the next share of the step that is under way.
+
+Nobody waits for a thread that has not begun: who comes late finds the work done. The gate's further words are the step
+with its next share, and how many shares of it are done.
+"""

@@ -9,18 +9,21 @@ one after the other.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from penstock.factor.functions import is_function
 from penstock.factor.graph import Node
-from penstock.factor.layout import Field, Layout
+from penstock.factor.layout import Layout
 from penstock.factor.llvm.kernels import Kernels
 from penstock.factor.llvm.loop import Call, Loop, context, named
-from penstock.factor.llvm.machine import LlvmMachine, Sorted, Words, close
+from penstock.factor.llvm.machine import LlvmMachine, Words
+from penstock.factor.llvm.memory import Memory
 from penstock.factor.llvm.rows import RowMachine
 from penstock.factor.passes import Plan
-from penstock.factor.table import TABLE, Monoid
+from penstock.factor.table import TABLE
 from penstock.native.emit import PTR, Code, Value
 
 __all__ = ["Module", "lanes_of", "write"]
@@ -36,12 +39,11 @@ def lanes_of(dtype: np.dtype[Any]) -> int:
 
 @dataclass
 class Module:
-    """What `write` gives: the text, the number of planes, and the rings that are also kept sorted."""
+    """What `write` gives: the text, the number of planes, and the rows of 64 bytes that a key block's state takes."""
 
     text: str = ""
     planes: int = 0
-    sorted: list[Sorted] = field(default_factory=list)
-    extra_rows: int = 0
+    rows: int = 0
     crosses: bool = False
 
 
@@ -54,6 +56,7 @@ class Unit:
     code: Code
     made: dict[Node, Value] = field(default_factory=dict)
     planes: dict[Node, str] = field(default_factory=dict)
+    names: tuple[list[str], list[str]] = ([], [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +74,9 @@ class Writer:
         self.plan = plan
         self.dtype = dtype
         self.lanes = lanes_of(dtype)
-        self.fields = layout.by_node()
+        self.uses = layout.uses
+        self.memory = Memory(dtype, self.lanes)
         self.kernels = Kernels(dtype, self.lanes)
-        self.merges: dict[tuple[Monoid, int], str] = {}
         self.module = Module(crosses=any(stage.cross for stage in plan.stages))
         self.units: list[Unit] = []
         self.calls: list[Call] = []
@@ -86,16 +89,11 @@ class Writer:
         self.number: dict[Node, int] = {node: i for i, node in enumerate(plan.nodes)}
         self.last: dict[Node, int] = {}
         self.temporaries: list[tuple[int, int]] = []
+        self.functions = {node: i for i, node in enumerate(filter(is_function, plan.nodes))}
         self.codes: dict[Node, int] = {}
         self.coded: dict[int, tuple[int, int]] = {}
         self.spares = 0
         self.slots: dict[int, int] = {}
-
-    def images(self, ring: Field) -> Sorted:
-        made = Sorted(ring, self.module.extra_rows)
-        self.module.sorted.append(made)
-        self.module.extra_rows += ring.depth
-        return made
 
     # ---- along time ----
 
@@ -103,27 +101,33 @@ class Writer:
         """Functions for a stage along time; the number of the step after them."""
         unit: Unit | None = None
         machine: LlvmMachine | None = None
+
+        def end() -> None:
+            if unit is not None and machine is not None:
+                unit.names = machine.finish(partial(self.value, machine, unit))
+
         for node in nodes:
             if node.op == "field" or (node.op == "const" and all(out is not node for out in self.plan.outputs)):
                 continue
-            if unit is None or len(unit.code.lines) > LIMIT:
+            if unit is None or machine is None or len(unit.code.lines) > LIMIT:
                 if unit is not None:
+                    end()
                     step += 1
                 unit = Unit(f"along_{len(self.units)}", step, Code())
                 unit.code.label = "body"
                 self.units.append(unit)
                 self.calls.append(Call(unit.name, False, step, []))
-                machine = LlvmMachine(unit.code, self.dtype, self.lanes, merges=self.merges, images=self.images)
-            assert machine is not None
+                machine = LlvmMachine(unit.code, self.dtype, self.lanes, self.memory)
             self.home[node] = unit
             if node.op == "const":
                 unit.made[node] = machine.spread(float(node.attrs[0][1]))
                 continue
             args = [self.value(machine, unit, arg) for arg in node.args]
             operator = TABLE[node.op]
-            state = [machine.fields(self.fields.get(node, []))] if operator.state is not None else []
+            state = [machine.used(self.uses[node])] if operator.state is not None else []
             made = operator.step(machine, *state, *args, **dict(node.attrs))
             unit.made[node] = machine.single(made)
+        end()
         return step + (unit is not None)
 
     def value(self, machine: Words, unit: Unit, node: Node) -> Value:
@@ -159,7 +163,8 @@ class Writer:
         for node in nodes:
             planes = [arg for arg in node.args if arg.op != "const"]
             # The function knows constants and attributes; planes are given with each call.
-            key = (node.op, node.attrs, tuple(arg if arg.op == "const" else None for arg in node.args))
+            key: Any = (node.op, node.attrs, tuple(arg if arg.op == "const" else None for arg in node.args))
+            key = node if node in self.functions else key
             function = self.shared.get(key)
             if function is None:
                 function = self.shared[key] = self._shared_function(node)
@@ -184,6 +189,8 @@ class Writer:
 
     def _labels(self, node: Node) -> list[tuple[int, Node]]:
         """The operands of a cross-sectional node that are called `group`."""
+        if node in self.functions:
+            return []
         names = [p.name for p in TABLE[node.op].operands]
         return [(i, arg) for i, arg in enumerate(node.args) if names[i] == "group"]
 
@@ -210,17 +217,21 @@ class Writer:
 
         machine = RowMachine(words, self.kernels, new_row)
         args: list[Any] = [
-            words.single(float(arg.attrs[0][1])) if arg.op == "const" else machine.lazy(new_row()) for arg in node.args
+            machine.constant(float(arg.attrs[0][1])) if arg.op == "const" else machine.lazy(new_row())
+            for arg in node.args
         ]
         for i, arg in self._labels(node):
             if arg.op != "const":
                 args[i].codes = new_row()
         given = len(rows)
-        made = TABLE[node.op].step(machine, *args, **dict(node.attrs))
+        if node in self.functions:
+            made = machine.function(self.functions[node], *args)
+        else:
+            made = TABLE[node.op].step(machine, *args, **dict(node.attrs))
         # The first row asked for is the result's own; steps that ask for none get it now.
         result = Value(code, PTR, rows[given]) if len(rows) > given else new_row()
         machine.store(made, result)
-        name = f"across_{len(self.shared)}_{node.op}"
+        name = f"across_{len(self.shared)}" + (f"_{node.op}" if node.op.isascii() else "")
         self.texts.append(self._across_text(name, code, rows))
         self.needs |= code.needs
         return Shared(name, len(rows) - given - 1)
@@ -236,13 +247,12 @@ class Writer:
         self._export()
         self._place(step)
         texts = [self._along_text(unit) for unit in self.units]
-        loop = Loop(self.plan, self.dtype, self.lanes, self.calls, self.slots, self.number, self.module.crosses)
+        crosses, functions = self.module.crosses, bool(self.functions)
+        loop = Loop(self.plan, self.dtype, self.lanes, self.calls, self.slots, self.number, crosses, functions)
         texts += loop.texts()
         needs = self.kernels.needs | self.needs
-        for (monoid, lanes), name in self.merges.items():
-            text, more = close(name, monoid, self.dtype, lanes)
-            texts.append(text)
-            needs |= more
+        texts += self.memory.texts()
+        needs |= self.memory.needs
         texts += self.texts
         texts += self.kernels.texts.values()
         for unit in self.units:
@@ -253,6 +263,7 @@ class Writer:
             '!0 = !{!"branch_weights", i32 1, i32 30}',
         ]
         self.module.text = "\n".join([*sorted(needs), *texts, *tail, ""])
+        self.module.rows = max(1, self.memory.rows)
         self.module.planes = max(1, max(self.slots.values(), default=0) + 1)
         return self.module
 
@@ -305,8 +316,9 @@ class Writer:
                 " i64 %lo, i64 %hi) #1 {",
                 "start:",
                 *sections["alloca"],
-                *context("plane_rows", "plane_block", "state", "state_block", "extra", "extra_block"),
+                *context("plane_rows", "plane_block", "state", "state_block"),
                 f"  %plane_bytes = mul i64 %plane_rows, {size}",
+                *unit.names[0],
                 *offsets,
                 *sections["entry"],
                 "  br label %blocks",
@@ -319,8 +331,10 @@ class Writer:
                 "  %pb = getelementptr i8, ptr %planes, i64 %pbo",
                 "  %sbo = mul i64 %b, %state_block",
                 "  %state = getelementptr i8, ptr %state.base, i64 %sbo",
-                "  %ebo = mul i64 %b, %extra_block",
-                "  %extra = getelementptr i8, ptr %extra.base, i64 %ebo",
+                "  %b.after = add nsw i64 %b, 1",
+                "  %b.next.there = icmp slt i64 %b.after, %hi",
+                "  %ahead = select i1 %b.next.there, i64 %state_block, i64 0",
+                *unit.names[1],
                 *where,
                 *sections["block"],
                 "  br label %rows.head",
@@ -346,21 +360,23 @@ class Writer:
 
     def _across_text(self, name: str, code: Code, rows: list[str]) -> str:
         sections = code.sections
-        given = ", ".join(f"i64 {row}.slot" for row in rows)
         offsets = [f"  {row}.first = mul i64 %plane_bytes, {row}.slot" for row in rows]
-        places = []
-        for row in rows:
+        slots, places = [], []
+        for i, row in enumerate(rows):
+            slots.append(f"  {row}.at = getelementptr i64, ptr %slots, i64 {i}")
+            slots.append(f"  {row}.slot = load i64, ptr {row}.at")
             places.append(f"  {row}.plane = getelementptr i8, ptr %planes, i64 {row}.first")
             places.append(f"  {row} = getelementptr i8, ptr {row}.plane, i64 %offset")
         return "\n".join(
             [
                 f"define internal void @{name}(ptr %context, ptr %planes, ptr %scratch, i64 %from, i64 %to,"
-                f" {given}) #1 {{",
+                " ptr %slots) #1 {",
                 "start:",
                 *sections["alloca"],
                 *context("plane_rows", "plane_block", "keys", "blocks"),
                 "  %stride = add i64 %plane_block, 0",
                 "  %plane_bytes = mul i64 %plane_rows, 64",
+                *slots,
                 *offsets,
                 *sections["entry"],
                 "  br label %rows.head",

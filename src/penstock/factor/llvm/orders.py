@@ -1,213 +1,49 @@
-"""The order of a row: ranks and quantiles."""
+"""The order of a row: ranks and quantiles.
+
+A few keys are counted against each other. More are sorted: by the network while the number of a key leaves it bits
+enough, by digits else, or where the network's order is too coarse.
+"""
 
 from __future__ import annotations
 
 import math
 
-from penstock.factor.llvm.pieces import DOUBLE, HEADER, Pieces
-from penstock.native.emit import BOOL, I32, I64, PTR, Code, Value, Variable, kind
+from penstock.factor.llvm.network import Networks
+from penstock.factor.llvm.pieces import DOUBLE, HEADER, WIDTH
+from penstock.factor.llvm.radix import Radix
+from penstock.factor.llvm.ties import Ties
+from penstock.native.emit import BOOL, I32, I64, PTR, Code, Value, kind
 
 __all__ = ["COUNTED", "Orders"]
 
-COUNTED = 192
-"""Rows of up to this many keys are ranked by comparing all pairs: n² / lanes comparisons, no histograms."""
+COUNTED = 40
+"""Rows of up to this many keys are ranked by comparing all pairs."""
+
+NETWORK = 8192
+"""Rows of up to this many keys are sorted by the network."""
+
+FEW = 192
+"""Rows of up to this many keys, where the network fails, are counted too."""
 
 
-class Orders(Pieces):
+class Orders(Networks, Radix, Ties):
     """The order of a row: ranks and quantiles."""
-
-    def _areas(self, code: Code) -> dict[str, Value]:
-        """Parts of the scratch: entries twice, whole images of float64, a row, histograms."""
-        n = self._blocks(code) * self.lanes
-        places, at = {}, code.at(Value(code, PTR, "%scratch"), HEADER, 1)
-        for name in ("entries", "others", "images", "row", "counts"):
-            places[name], at = at, code.at(at, n, I64)
-        return places
-
-    def _row_sort(self) -> str:
-        """The address of the sorted entries: 32 bits that order a key above its number; how many at %scratch.
-
-        What orders a key is its image's distance from the row's smallest, so that digits are cut where keys differ:
-        three of them are enough. Of a float64 only the upper bits of it; keys that agree in these are settled after.
-        Keys that are missing come last and are not counted.
-        """
-        code = Code()
-        areas, blocks, double = self._areas(code), self._blocks(code), self.bits == 64
-        images, entry = kind(self.whole.base, self.lanes), kind("i64", self.lanes)
-        held = code.variable(I64, 0)
-        least, most = code.variable(images, -1), code.variable(images, 0)
-        with code.loop(0, blocks) as block:
-            x = self._load(code, block)
-            mask = self._present(code, x, block)
-            held.set(held.get() + self._counted(code, mask))
-            image = code.select(mask, self._image(code, x), -1)
-            code.store(image, code.at(areas["images"], block, images), 64)
-            least.set(code.intrinsic("umin", least.get(), image))
-            most.set(code.intrinsic("umax", most.get(), code.select(mask, image, 0)))
-        count = held.get()
-        code.store(count, Value(code, PTR, "%scratch"), 8)
-        low, high = code.reduce("umin", least.get()), code.reduce("umax", most.get())
-        span = code.select(count > 0, high - low, 0)
-        span = span if double else code.cast("zext", span, "i64")
-        if double:
-            length = 64 - self._zeros(code, span)
-            shift = code.intrinsic("smax", length - 27, code.number(I64, 0))
-            span = span >> shift
-        last = span + 1
-        number = Value(code, entry, "<" + ", ".join(f"i64 {i}" for i in range(self.lanes)) + ">")
-        with code.loop(0, blocks) as block:
-            image = code.load(images, code.at(areas["images"], block, images), 64)
-            above = image - low
-            above = (above >> shift) if double else code.cast("zext", above, "i64")
-            above = code.select(image == -1, last, above)
-            code.store((above << 32) | (number + block * self.lanes), code.at(areas["entries"], block, entry), 64)
-        bits = code.put(I64, f"udiv i64 {(66 - self._zeros(code, last)).text}, 3")
-        found = code.variable(PTR, self._by_words(code, areas, areas["entries"], areas["others"], bits))
-        if double:
-            self.need("settle")
-            args = f"ptr {found.get().text}, ptr {areas['images'].text}, i64 {count.text}"
-            settled = code.put(BOOL, f"call i1 @settle({args})")
-            with code.when(~settled, seldom=True):
-                self._by_halves(code, areas, found)
-        parameters = "ptr %x, i64 %stride, i64 %keys, ptr %scratch"
-        return self._function("row_sort", "ptr", parameters, code, f"ptr {found.get().text}")
-
-    def _by_words(self, code: Code, areas: dict[str, Value], source: Value, other: Value, bits: Value) -> Value:
-        n = self._blocks(code) * self.lanes
-        self.need("words")
-        args = f"ptr {source.text}, ptr {other.text}, ptr {areas['counts'].text}, i64 {n.text}, i64 {bits.text}"
-        return code.put(PTR, f"call ptr @words({args})")
-
-    def _by_halves(self, code: Code, areas: dict[str, Value], found: Variable) -> None:
-        """All of it again, by the lower halves first: the sort keeps what is equal in order."""
-        n = self._blocks(code) * self.lanes
-        eleven = code.number(I64, 11)
-        with code.loop(0, n) as i:
-            low = code.load(I64, code.at(areas["images"], i, I64), 8) << 32
-            code.store(low | i, code.at(areas["entries"], i, I64), 8)
-        half = self._by_words(code, areas, areas["entries"], areas["others"], eleven)
-        with code.loop(0, n) as i:
-            place = code.at(half, i, I64)
-            key = code.load(I64, place, 8) & 0xFFFFFFFF
-            high = code.load(I64, code.at(areas["images"], key, I64), 8) & -(1 << 32)
-            code.store(high | key, place, 8)
-        first = code.put(BOOL, f"icmp eq ptr {half.text}, {areas['entries'].text}")
-        other = code.select(first, areas["others"], areas["entries"])
-        found.set(self._by_words(code, areas, half, other, eleven))
-
-    def _words(self) -> str:
-        """Radix sort of n entries by their upper half: three digits, least first; one that all share is passed over."""
-        code = Code()
-        counts, n, bits = Value(code, PTR, "%counts"), Value(code, I64, "%n"), Value(code, I64, "%bits")
-        source = code.variable(PTR, Value(code, PTR, "%entries"))
-        target = code.variable(PTR, Value(code, PTR, "%others"))
-        zero = kind("i32", 8)
-        size = code.number(I64, 1) << bits
-        size = code.select(size < 16, 16, size)
-        mask = (code.number(I64, 1) << bits) - 1
-        tables = [counts, code.at(counts, size, I32), code.at(counts, size * 2, I32)]
-        shifts = [code.number(I64, 32), bits + 32, bits * 2 + 32]
-        with code.loop(0, code.put(I64, f"udiv i64 {(size * 3).text}, 8")) as i:
-            code.store(code.number(zero, 0), code.at(counts, i, zero), 4)
-
-        def slot(entry: Value, p: int) -> Value:
-            return code.at(tables[p], (entry >> shifts[p]) & mask, I32)
-
-        entries = source.get()
-        with code.loop(0, n) as i:
-            entry = code.load(I64, code.at(entries, i, I64), 8)
-            for p in range(3):
-                place = slot(entry, p)
-                code.store(code.load(I32, place) + 1, place)
-        for p in range(3):
-            shared = code.cast("zext", code.load(I32, slot(code.load(I64, source.get(), 8), p)), "i64") == n
-            with code.when(~shared):
-                self._positions(code, tables[p], size)
-                come, go = source.get(), target.get()
-                with code.loop(0, n) as i:
-                    entry = code.load(I64, code.at(come, i, I64), 8)
-                    place = slot(entry, p)
-                    to = code.load(I32, place)
-                    code.store(to + 1, place)
-                    code.store(entry, code.at(go, code.cast("zext", to, "i64"), I64), 8)
-                source.set(go)
-                target.set(come)
-        parameters = "ptr %entries, ptr %others, ptr %counts, i64 %n, i64 %bits"
-        return self._function("words", "ptr", parameters, code, f"ptr {source.get().text}")
-
-    def _positions(self, code: Code, table: Value, size: Value) -> None:
-        """Counts become the number of entries before them, 16 at a time."""
-        row = kind("i32", 16)
-        before = code.variable(row, 0)
-        with code.loop(0, size >> 4) as i:
-            place = code.at(table, i, row)
-            counts = total = code.load(row, place, 4)
-            for step in (1, 2, 4, 8):
-                total = total + self._shuffled(code, total, [i - step if i >= step else 16 for i in range(16)])
-            upto = total + before.get()
-            code.store(upto - counts, place, 4)
-            before.set(self._shuffled(code, upto, [15] * 16))
-
-    def _shuffled(self, code: Code, x: Value, lanes: list[int]) -> Value:
-        """The lanes of x in that order; 16 for a zero."""
-        order = ", ".join(f"i32 {i}" for i in lanes)
-        return code.put(
-            x.kind, f"shufflevector {x.kind.text} {x.text}, {x.kind.text} zeroinitializer, <16 x i32> <{order}>"
-        )
-
-    def _settle(self) -> str:
-        """Sort entries of equal upper halves by their whole images; false if there are too many of them for that."""
-        code = Code()
-        entries, images = Value(code, PTR, "%entries"), Value(code, PTR, "%images")
-        count = Value(code, I64, "%count")
-        good = code.variable(BOOL, True)
-
-        def entry(at: Value) -> Value:
-            return code.load(I64, code.at(entries, at, I64), 8)
-
-        def image(e: Value) -> Value:
-            return code.load(I64, code.at(images, e & 0xFFFFFFFF, I64), 8)
-
-        i = code.variable(I64, 1)
-        first = code.variable(I64, 0)
-        with code.while_() as done:
-            at = i.get()
-            code.leave(done, at >= count)
-            mine = entry(at)
-            equal = (mine >> 32) == (entry(at - 1) >> 32)
-            with code.when(~equal):
-                first.set(at)
-            with code.when(equal):
-                # Put in its place among the equal ones before it; equal images stay where they are.
-                own = image(mine)
-                j = code.variable(I64, at)
-                with code.while_() as found:
-                    code.leave(found, j.get() <= first.get())
-                    before = entry(j.get() - 1)
-                    code.leave(found, code.compare("ule", image(before), own))
-                    code.store(before, code.at(entries, j.get(), I64), 8)
-                    j.set(j.get() - 1)
-                code.store(mine, code.at(entries, j.get(), I64), 8)
-                good.set(good.get() & ((at - j.get()) < 32))
-                code.leave(done, ~good.get())
-            i.set(at + 1)
-        return self._function("settle", "i1", "ptr %entries, ptr %images, i64 %count", code, f"i1 {good.get().text}")
 
     def _row_order(self) -> str:
         code = Code()
         keys = Value(code, I64, "%keys")
         few = keys <= COUNTED
+        self._own(code)
         parameters = "ptr %x, i64 %stride, i64 %keys, ptr %scratch, ptr %to"
-        args = parameters
         for name, condition in (("order_pairs", few), ("order_sorted", ~few)):
             self.need(name)
             with code.when(condition):
-                code.do(f"call void @{name}({args})")
+                code.do(f"call void @{name}({parameters})")
         return self._function("row_order", "void", parameters, code, "void")
 
     def _order_pairs(self) -> str:
         code = Code()
-        keys, scratch = Value(code, I64, "%keys"), Value(code, PTR, "%scratch")
+        keys, scratch = Value(code, I64, "%keys"), code.at(Value(code, PTR, "%scratch"), HEADER, 1)
         blocks = self._blocks(code)
         with code.loop(0, blocks) as block:
             code.store(self._load(code, block), code.at(scratch, block, self.block), 8)
@@ -229,54 +65,103 @@ class Orders(Pieces):
 
     def _order_sorted(self) -> str:
         code = Code()
-        self.need("row_sort")
+        for name in ("by_network", "by_digits", "order_pairs"):
+            self.need(name)
         areas = self._areas(code)
-        found = code.put(PTR, "call ptr @row_sort(ptr %x, i64 %stride, i64 %keys, ptr %scratch)")
-        count = code.load(I64, Value(code, PTR, "%scratch"), 8)
-        blocks = self._blocks(code)
-        with code.loop(0, blocks) as block:
-            code.store(code.number(self.block, math.nan), code.at(areas["row"], block, self.block), self.block.size)
-
-        def entry(at: Value) -> Value:
-            return code.load(I64, code.at(found, at, I64), 8)
-
-        def image(e: Value) -> Value:
-            return code.load(I64, code.at(areas["images"], e & 0xFFFFFFFF, I64), 8)
-
-        def give(e: Value, place: Value) -> None:
-            code.store(place, code.at(areas["row"], e & 0xFFFFFFFF, self.number))
-
-        i = code.variable(I64, 0)
-        with code.while_() as done:
-            first = i.get()
-            code.leave(done, first >= count)
-            mine = entry(first)
-            j = code.variable(I64, first + 1)
-            with code.while_() as ended:
-                code.leave(ended, j.get() >= count)
-                other = entry(j.get())
-                code.leave(ended, (other >> 32) != (mine >> 32))
-                if self.bits == 64:
-                    code.leave(ended, image(other) != image(mine))
-                j.set(j.get() + 1)
-            stop = j.get()
-            middle = code.cast("sitofp", first + stop - 1, "double") * 0.5 + 1.0
-            place = code.cast("fptrunc", middle, "float") if self.number.base == "float" else middle
-            give(mine, place)
-            with code.loop(first + 1, stop) as k:
-                give(entry(k), place)
-            i.set(stop)
-        with code.loop(0, blocks) as block:
+        row = code.variable(BOOL, True)
+        source = "ptr %x, i64 %stride, i64 %keys, ptr %scratch"
+        done = code.put(BOOL, f"call i1 @by_network({source})")
+        with code.when(~done, seldom=True):
+            row.set(Value(code, I64, "%keys") > FEW)
+            with code.when(row.get()):
+                code.do(f"call void @by_digits({source})")
+            with code.when(~row.get()):
+                code.do(f"call void @order_pairs({source}, ptr %to)")
+        with code.loop(0, code.select(row.get(), self._blocks(code), 0)) as block:
             made = code.load(self.block, code.at(areas["row"], block, self.block), self.block.size)
             code.store(made, self._row(code, block, "to"), self.block.size)
-        parameters = "ptr %x, i64 %stride, i64 %keys, ptr %scratch, ptr %to"
-        return self._function("order_sorted", "void", parameters, code, "void")
+        return self._function("order_sorted", "void", f"{source}, ptr %to", code, "void")
+
+    def _by_network(self) -> str:
+        """The row's places, NaN for missing keys, and its keys in order; the scratch says how many, and their bits.
+
+        False if there are too many keys, or the network's order is too coarse for them.
+        """
+        code = Code()
+        for name in ("entries", "network", "dealt", "settled"):
+            self.need(name)
+        areas, keys, scratch = self._areas(code), Value(code, I64, "%keys"), Value(code, PTR, "%scratch")
+        with code.loop(0, self._blocks(code)) as block:
+            code.store(code.number(self.block, math.nan), code.at(areas["row"], block, self.block), self.block.size)
+        done = code.variable(BOOL, False)
+        source = "ptr %x, i64 %stride, i64 %keys, ptr %scratch"
+        order, row, matrix = areas["order"], areas["row"], areas["entries"]
+        with code.when(keys <= NETWORK):
+            tall = code.put(I64, f"udiv i64 {(keys + (WIDTH - 1)).text}, {WIDTH}")
+            rows = code.intrinsic(
+                "umax", code.number(I64, 1) << (64 - self._zeros(code, tall - 1)), code.number(I64, 8)
+            )
+            bits = code.put(I64, f"call i64 @entries({source}, i64 {rows.text}, ptr {matrix.text})")
+            count = code.load(I64, scratch, 8)
+            code.do(f"call void @network(ptr {matrix.text}, i64 {rows.text})")
+            some = f"i64 {count.text}, i64 {bits.text}, ptr {order.text}, ptr {row.text}"
+            code.do(f"call void @dealt(ptr {matrix.text}, i64 {rows.text}, {some})")
+            code.store((code.number(I64, 1) << bits) - 1, code.at(scratch, 1, I64), 8)
+            done.set(code.put(BOOL, f"call i1 @settled({source}, {some})"))
+        return self._function("by_network", "i1", source, code, f"i1 {done.get().text}")
+
+    def _dealt(self) -> str:
+        """From the sorted matrix: entries in order, and places as if no two keys were equal."""
+        code = Code()
+        matrix, rows, count = Value(code, PTR, "%matrix"), Value(code, I64, "%rows"), Value(code, I64, "%count")
+        order, row = Value(code, PTR, "%order"), Value(code, PTR, "%row")
+        mask = code.cast("trunc", (code.number(I64, 1) << Value(code, I64, "%bits")) - 1, "i32")
+
+        def one(source: Value, at: Value) -> None:
+            entry = code.load(I32, source, 4)
+            code.store(entry, code.at(order, at, I32), 4)
+            key = code.cast("zext", entry & mask, "i64")
+            code.store(code.cast("sitofp", at + 1, self.number.base), code.at(row, key, self.number))
+
+        with code.loop(0, WIDTH) as lane:
+            column, first = code.at(matrix, lane, I32), lane * rows
+            left = code.intrinsic("smin", rows, count - first)
+            with code.when(left == rows):
+                with code.loop(0, rows >> 3) as i:
+                    for k in range(8):
+                        one(code.at(column, (i << 3) + k, WIDTH * 4), first + (i << 3) + k)
+            with code.when(left < rows):
+                with code.loop(0, left) as i:
+                    one(code.at(column, i, WIDTH * 4), first + i)
+        parameters = "ptr %matrix, i64 %rows, i64 %count, i64 %bits, ptr %order, ptr %row"
+        return self._function("dealt", "void", parameters, code, "void")
+
+    def _by_digits(self) -> str:
+        """As `by_network`, for any row."""
+        code = Code()
+        for name in ("row_sort", "spread"):
+            self.need(name)
+        areas, scratch = self._areas(code), Value(code, PTR, "%scratch")
+        source = "ptr %x, i64 %stride, i64 %keys, ptr %scratch"
+        found = code.put(PTR, f"call ptr @row_sort({source})")
+        count, all_bits = code.load(I64, scratch, 8), code.number(I64, 0xFFFFFFFF)
+        code.store(all_bits, code.at(scratch, 1, I64), 8)
+        with code.loop(0, count) as i:
+            key = code.cast("trunc", code.load(I64, code.at(found, i, I64), 8), "i32")
+            code.store(key, code.at(areas["order"], i, I32), 4)
+        rest = f"i64 {count.text}, i64 {all_bits.text}, ptr {areas['order'].text}, ptr {areas['row'].text}"
+        code.do(f"call i1 @spread({source}, {rest})")
+        return self._function("by_digits", "void", source, code, "void")
 
     def _row_quantile(self) -> str:
         code = Code()
-        self.need("row_sort")
-        areas = self._areas(code)
-        found = code.put(PTR, "call ptr @row_sort(ptr %x, i64 %stride, i64 %keys, ptr %scratch)")
+        self._own(code)
+        for name in ("by_network", "by_digits"):
+            self.need(name)
+        areas, source = self._areas(code), "ptr %x, i64 %stride, i64 %keys, ptr %scratch"
+        done = code.put(BOOL, f"call i1 @by_network({source})")
+        with code.when(~done, seldom=True):
+            code.do(f"call void @by_digits({source})")
         count = code.load(I64, Value(code, PTR, "%scratch"), 8)
         result = code.variable(self.number, math.nan)
         with code.when(count > 0):
@@ -287,10 +172,11 @@ class Orders(Pieces):
             part = place - floor
             if self.number is not DOUBLE:
                 part = code.cast("fptrunc", part, "float")
+            mask = code.load(I64, code.at(Value(code, PTR, "%scratch"), 1, I64), 8)
 
             def value(at: Value) -> Value:
-                key = code.load(I64, code.at(found, at, I64), 8) & 0xFFFFFFFF
-                return self._unimage(code, code.load(self.whole, code.at(areas["images"], key, self.whole)))
+                key = code.cast("zext", code.load(I32, code.at(areas["order"], at, I32), 4), "i64") & mask
+                return self._at_key(code, key) + 0.0
 
             below = value(low)
             above = value(code.select(low < last, low + 1, last))

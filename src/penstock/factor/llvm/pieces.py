@@ -14,12 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from penstock.native.emit import BOOL, I64, PTR, Code, Value, kind
+from penstock.native.emit import BOOL, I32, I64, PTR, Code, Value, kind
 
-__all__ = ["DOUBLE", "HEADER", "Pieces", "scratch_bytes"]
+__all__ = ["CODES", "DOUBLE", "HEADER", "OWNER", "SUMS", "WIDTH", "Pieces", "scratch_bytes"]
+
+WIDTH = 16
+"""Whole numbers of 32 bits that are handled together."""
 
 HEADER = 128
 """Bytes of the scratch that hold single results."""
+
+OWNER = 16
+"""Where the header says whose the rest of the scratch is: what is kept there for the next row is used if still so."""
+
+CODES, SUMS = 1, 2
+"""Owners: numbers of groups, and keys by group."""
+
+LEAST, MORE = 128, 32
+"""Keys for which there is room at least, and places more than keys."""
 
 DOUBLE = kind("double")
 
@@ -27,8 +39,10 @@ DOUBLE = kind("double")
 def scratch_bytes(keys: int, lanes: int) -> int:
     """Room that the functions here need beside the planes."""
     padded = -(-keys // lanes) * lanes
-    groups = 4 * (1 << max(4, (2 * padded - 1).bit_length())) + padded * 8 * 8
-    return HEADER + max(4 * 8 * padded + 3 * 2048 * 4, groups) + 1024
+    room = max(padded, LEAST) + MORE
+    sort = 4 * 8 * room + 3 * 2048 * 4 + 4 * room
+    numbers = 4 * (1 << max(4, (2 * padded - 1).bit_length())) + 3 * 8 * padded
+    return HEADER + max(sort, numbers, 15 * 8 * room) + 1024
 
 
 @dataclass
@@ -59,6 +73,12 @@ class Pieces:
         lines = [*code.sections["alloca"], *code.sections["body"], f"  ret {returns}"]
         head = f"define internal {result} @{name}({parameters}) #1 {{\nstart:"
         return "\n".join([head, *lines, "}"])
+
+    def _owned(self, code: Code, owner: int) -> Value:
+        return code.load(I64, code.at(Value(code, PTR, "%scratch"), OWNER, 1), 8) == owner
+
+    def _own(self, code: Code, owner: int = 0) -> None:
+        code.store(code.number(I64, owner), code.at(Value(code, PTR, "%scratch"), OWNER, 1), 8)
 
     def _blocks(self, code: Code) -> Value:
         keys = Value(code, I64, "%keys")
@@ -129,4 +149,23 @@ class Pieces:
         return scale, lifted(top), lifted(top - 53 + room)
 
     def _zeros(self, code: Code, x: Value) -> Value:
-        return code.call(I64, "llvm.ctlz.i64", x, code.number(BOOL, False))
+        suffix = f"v{x.kind.lanes}i64" if x.kind.lanes else "i64"
+        return code.call(x.kind, f"llvm.ctlz.{suffix}", x, code.number(BOOL, False))
+
+    def _areas(self, code: Code) -> dict[str, Value]:
+        """Parts of the scratch: entries twice, whole images, a row, histograms, keys in order."""
+        n = code.intrinsic("umax", self._blocks(code) * self.lanes, code.number(I64, LEAST)) + MORE
+        places, at = {}, code.at(Value(code, PTR, "%scratch"), HEADER, 1)
+        for name in ("entries", "others", "images", "row", "counts"):
+            places[name], at = at, code.at(at, n, I64)
+        places["order"] = code.at(places["counts"], 3 * 2048, I32)
+        return places
+
+    def _shuffled(self, code: Code, x: Value, lanes: list[int]) -> Value:
+        """The lanes of x in that order; 16 for a zero."""
+        return self._chosen(code, x, code.number(x.kind, 0), lanes)
+
+    def _chosen(self, code: Code, x: Value, y: Value, lanes: list[int]) -> Value:
+        """Lanes of x, and of y from 16."""
+        order = ", ".join(f"i32 {i}" for i in lanes)
+        return code.put(x.kind, f"shufflevector {x.kind.text} {x.text}, {x.kind.text} {y.text}, <16 x i32> <{order}>")

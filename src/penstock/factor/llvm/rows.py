@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from penstock.factor.llvm.kernels import Kernels
+from penstock.factor.llvm.loop import CONTEXT
 from penstock.factor.llvm.machine import Words
-from penstock.factor.llvm.pieces import DOUBLE
+from penstock.factor.llvm.pieces import DOUBLE, OWNER
 from penstock.native.emit import I64, PTR, Code, Value
 
 __all__ = ["Lazy", "RowMachine"]
@@ -76,6 +77,11 @@ class RowMachine:
         block = self.words.block
         return Lazy(lambda at: self.code.load(block, self.address(plane, at), block.size), plane, codes)
 
+    def constant(self, value: float) -> Lazy:
+        """A number as an operand: on the left of what waits it must wait too."""
+        made = self.words.single(value)
+        return Lazy(lambda at: made)
+
     def store(self, x: Any, plane: Value) -> None:
         """Compute a row into a plane."""
         if isinstance(x, Lazy) and x.plane is not None and x.plane.text == plane.text:
@@ -92,19 +98,37 @@ class RowMachine:
         self.store(x, plane)
         return plane
 
-    def _reduce(self, name: str, x: Any, *more: Value) -> Value:
+    def _reduce(self, name: str, x: Any, *more: Value) -> Lazy:
         kernel = self.kernels.need(name)
-        return self.code.call(self.words.number, kernel, self.row(x), self.named("%stride"), self.named("%keys"), *more)
+        given = (self.row(x), self.named("%stride"), self.named("%keys"), *more)
+        made = self.code.call(self.words.number, kernel, *given)
+        # One value for all keys, but a `Lazy`: a register on the left would not wait for what stands on the right.
+        return Lazy(lambda block: made)
 
-    def row_count(self, x: Any) -> Value:
+    def row_count(self, x: Any) -> Lazy:
         return self._reduce("row_count", x)
 
-    def row_sum(self, x: Any) -> Value:
+    def row_sum(self, x: Any) -> Lazy:
         return self._reduce("row_sum", x)
 
-    def row_quantile(self, x: Any, q: float) -> Value:
+    def row_quantile(self, x: Any, q: float) -> Lazy:
         share = self.code.number(DOUBLE, q)
         return self._reduce("row_quantile", x, self.named("%scratch"), share)
+
+    def function(self, number: int, *xs: Any) -> Lazy:
+        """Not a word: the row that a NumPy function gives, by way of the engine's callback."""
+        to = self.new_row()
+        rows = [*map(self.row, xs), to]
+        table = Value(self.code, PTR, self.code.name())
+        self.code.sections["alloca"].append(f"  {table.text} = alloca [{len(rows)} x ptr], align 8")
+        for i, row in enumerate(rows):
+            self.code.store(row, self.code.at(table, i, I64), 8)
+        with self.code.into("entry"):
+            words = [self.code.at(self.named("%context"), CONTEXT.index(word), I64) for word in ("function", "row")]
+            call, first = self.code.load(PTR, words[0], 8), self.code.load(I64, words[1], 8)
+        row = first + Value(self.code, I64, "%r")
+        self.code.do(f"call void {call.text}(i64 {number}, i64 {row.text}, ptr {table.text})")
+        return self.lazy(to)
 
     def _make(self, name: str, sources: str, to: Value) -> None:
         kernel = self.kernels.need(name)
@@ -117,9 +141,17 @@ class RowMachine:
 
     def group_codes(self, labels: Any, to: Value) -> None:
         """Not a word: what is done once for a plane of labels before `group_sum` is called on it."""
+        self._nobody()
         self._make("group_codes", f"ptr {self.row(labels).text}", to)
 
+    def _nobody(self) -> None:
+        """What is kept in the scratch for the next row is not from a former call."""
+        with self.code.into("entry"):
+            place = self.code.at(self.named("%scratch"), OWNER, 1)
+            self.code.store(self.code.number(I64, 0), place, 8)
+
     def group_sum(self, x: Any, group: Any) -> Lazy:
+        self._nobody()
         source, to = self.row(x), self.new_row()
         codes = group.codes if isinstance(group, Lazy) else None
         if codes is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from penstock.factor.ops import elementwise as e
 from penstock.factor.ops.cross import cs_count, cs_group_sum, cs_order, cs_quantile, cs_sum
-from penstock.factor.ops.windowed import ts_absdev, ts_delay, ts_mean, ts_slope, ts_sum, ts_var
+from penstock.factor.ops.windowed import ts_absdev, ts_delay, ts_mean, ts_rank, ts_slope, ts_sum, ts_var
 from penstock.factor.ops.windowed import ts_quantile as _ts_quantile
 from penstock.factor.table import Number, Rows, Series, Share, Value, composite
 
@@ -12,6 +12,7 @@ __all__ = [
     "clip",
     "cs_bucket",
     "cs_demean",
+    "cs_diff_weighted_sum",
     "cs_indneutralize",
     "cs_mean",
     "cs_rank",
@@ -24,6 +25,7 @@ __all__ = [
     "ts_delta",
     "ts_mad",
     "ts_median",
+    "ts_rank_pct",
     "ts_resid",
     "ts_returns",
     "ts_std",
@@ -72,9 +74,12 @@ def ts_zscore(x: Series, *, n: Rows) -> Value:
     return (x - ts_mean(x, n)) / ts_std(x, n)
 
 
-@composite(aliases=("Count",), degree=0, nan="NaN only until n rows have been seen")
+@composite(aliases=("Count", "count"), degree=0, nan="NaN only until n rows have been seen")
 def ts_count(x: Series, *, n: Rows) -> Value:
-    """How many of the last n rows are present."""
+    """How many of the last n rows are present.
+
+    Unit  rows.
+    """
     return ts_sum(1.0 - e.is_nan(x), n)
 
 
@@ -88,6 +93,12 @@ def ts_mad(x: Series, *, n: Rows) -> Value:
 def ts_median(x: Series, *, n: Rows) -> Value:
     """The median of the last n rows."""
     return _ts_quantile(x, n, 0.5)
+
+
+@composite(aliases=("Rank",), tolerance=1, degree=0, nan="NaN while the window holds one")
+def ts_rank_pct(x: Series, *, n: Rows) -> Value:
+    """The rank of this row among the last n as a share, in (0, 1]: the mean of ties over n."""
+    return ts_rank(x, n, pct=True)
 
 
 @composite(aliases=("resid", "Resi"), least={"n": 2}, tolerance=16, nan="NaN while the window holds one")
@@ -116,6 +127,15 @@ def cs_mean(x: Series) -> Value:
 def cs_demean(x: Series) -> Value:
     """Subtract the mean of the row."""
     return e.finite(x) - cs_mean(x)
+
+
+@composite(tolerance=16, degree=2, nan="NaN where x or w is; such keys take no part")
+def cs_diff_weighted_sum(x: Series, w: Series) -> Value:
+    """Subtract the sum of x * w over the row: the weighted mean, for weights with a sum of 1.
+
+    Unit  that of x, for weights without one.   Error  a rounding of each product and two of the row's sum.
+    """
+    return x - cs_sum(x * w)
 
 
 @composite(tolerance=16, nan="NaN where x is NaN or infinite, and for fewer than two; such keys take no part")
@@ -155,7 +175,10 @@ def cs_winsorize(x: Series, *, q: Share = 0.01) -> Value:
 
 
 @composite(
-    aliases=("quantile_bucket", "bucket"), least={"n": 2}, degree=0, nan="NaN where x is; such keys take no part"
+    aliases=("quantile_bucket", "cs_quantile_bucket", "bucket"),
+    least={"n": 2},
+    degree=0,
+    nan="NaN where x is; such keys take no part",
 )
 def cs_bucket(x: Series, *, n: Rows) -> Value:
     """The bucket, 1 to n, of each key when its row is cut into n of equal size by rank; ties share a bucket."""

@@ -47,18 +47,12 @@ Machine = Value
 Summary = tuple[Value, ...]
 
 SHORT = 4
-"""Windows up to this many rows are folded row by row: n - 1 merges cost no more than the ring's three."""
+"""Windows up to this many rows are folded row by row: n - 1 merges cost no more than the three of a longer one."""
 
 
 def window_state(monoid: Monoid, operands: int = 1) -> Callable[..., State]:
-    """The state of `m.window(s, monoid, n, …)`: suffix ring and running prefix, or past rows of a short window."""
-
-    def state(n: int, **_: object) -> State:
-        if n <= SHORT:
-            return {"past": Ring(n - 1, operands)} if n > 1 else {}
-        return {"ring": Ring(n, monoid.parts), "prefix": Cell(monoid.parts)}
-
-    return state
+    """The state of `m.window(s, monoid, n, …)`: the n - 1 rows before this one, of each operand."""
+    return lambda n, **_: {"past": Ring(n - 1, operands)} if n > 1 else {}
 
 
 def past_state(n: int, **_: object) -> State:
@@ -95,7 +89,7 @@ MAXIMUM = Monoid("max", 1, _lift_value, lambda m, a, b, na, nb: (_larger(m, a[0]
 def ts_sum(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The sum of the last n rows.
 
-    State   n + 1 cells per key.   Cost  O(1) per row.   Error  at most n roundings, independent of history.
+    State   n - 1 cells per key.   Cost  O(1) per row.   Error  at most n roundings, independent of history.
     """
     return m.window(s, SUM, n, x)[0]
 
@@ -104,25 +98,25 @@ def ts_sum(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
 def ts_product(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The product of the last n rows.
 
-    State   n + 1 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.   Unit  that of x to the nth power.
     """
     return m.window(s, PRODUCT, n, x)[0]
 
 
-@windowed(state=window_state(MINIMUM), lookback=_full, aliases=("rolling_min",))
+@windowed(state=window_state(MINIMUM), lookback=_full, aliases=("Min", "rolling_min"))
 def ts_min(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The smallest of the last n rows; the older of equal zeros.
 
-    State   n + 1 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.
     """
     return m.window(s, MINIMUM, n, x)[0]
 
 
-@windowed(state=window_state(MAXIMUM), lookback=_full, aliases=("rolling_max",))
+@windowed(state=window_state(MAXIMUM), lookback=_full, aliases=("Max", "rolling_max"))
 def ts_max(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The largest of the last n rows; the older of equal zeros.
 
-    State   n + 1 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.
     """
     return m.window(s, MAXIMUM, n, x)[0]
 
@@ -142,21 +136,21 @@ ARGMIN = _first(lambda new, old: new < old)
 ARGMAX = _first(lambda new, old: new > old)
 
 
-@windowed(state=window_state(ARGMIN), lookback=_full, aliases=("IdxMin",), degree=0)
+@windowed(state=window_state(ARGMIN), lookback=_full, aliases=("IdxMin", "argmin"), degree=0)
 def ts_argmin(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """Where in the window its smallest row is: 1 the oldest … n the newest; the oldest of ties.
 
-    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.   Unit  rows.
     """
     value, position = m.window(s, ARGMIN, n, x)
     return m.where(m.present(value), position, m.nan)
 
 
-@windowed(state=window_state(ARGMAX), lookback=_full, aliases=("IdxMax",), degree=0)
+@windowed(state=window_state(ARGMAX), lookback=_full, aliases=("IdxMax", "argmax"), degree=0)
 def ts_argmax(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """Where in the window its largest row is: 1 the oldest … n the newest; the oldest of ties.
 
-    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.   Unit  rows.
     """
     value, position = m.window(s, ARGMAX, n, x)
     return m.where(m.present(value), position, m.nan)
@@ -180,7 +174,7 @@ SINCE_MAX = _last(lambda old, new: old > new)
 def ts_since_min(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """How many rows ago the smallest of the last n was: 0 this row … n - 1; the newest of ties.
 
-    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.   Unit  rows.
     """
     value, since = m.window(s, SINCE_MIN, n, x)
     return m.where(m.present(value), since, m.nan)
@@ -190,7 +184,7 @@ def ts_since_min(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
 def ts_since_max(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """How many rows ago the largest of the last n was: 0 this row … n - 1; the newest of ties.
 
-    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.   Unit  rows.
     """
     value, since = m.window(s, SINCE_MAX, n, x)
     return m.where(m.present(value), since, m.nan)
@@ -214,7 +208,7 @@ MEAN = Monoid("mean", 1, lambda m, x: (x + (x - x),), _mean)
 def ts_mean(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The mean of the last n rows; exactly their value if they are equal.
 
-    State   n + 1 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
+    State   n - 1 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     """
     return m.window(s, MEAN, n, x)[0]
 
@@ -263,7 +257,7 @@ MOMENTS4 = Monoid("mean, m2, m3, m4", 4, lambda m, x: (x, x - x, 0.0, 0.0), _mom
     state=window_state(MOMENTS2),
     lookback=_full,
     least={"n": 2},
-    aliases=("Var", "variance"),
+    aliases=("Var", "var", "variance"),
     tolerance=16,
     degree=2,
     nan=MOMENT_NAN,
@@ -271,7 +265,7 @@ MOMENTS4 = Monoid("mean, m2, m3, m4", 4, lambda m, x: (x, x - x, 0.0, 0.0), _mom
 def ts_var(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The sample variance (ddof 1) of the last n rows; exactly 0 for equal rows.
 
-    State   2 n + 2 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
+    State   n - 1 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     """
     return m.window(s, MOMENTS2, n, x)[1] / (n - 1.0)
 
@@ -280,7 +274,7 @@ def ts_var(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     state=window_state(MOMENTS3),
     lookback=_full,
     least={"n": 3},
-    aliases=("Skew",),
+    aliases=("Skew", "skew"),
     tolerance=32,
     degree=0,
     nan=MOMENT_NAN,
@@ -288,7 +282,7 @@ def ts_var(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
 def ts_skew(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The sample skewness of the last n rows, corrected for bias as pandas does; NaN for equal rows.
 
-    State   3 n + 3 cells per key.   Cost  O(1) per row.   Source  Pébay (2008).
+    State   n - 1 cells per key.   Cost  O(1) per row.   Source  Pébay (2008).
     """
     _, m2, m3 = m.window(s, MOMENTS3, n, x)
     # Equal rows have m2 = m3 = 0 exactly, and 0 / 0 is the NaN that is meant.
@@ -299,7 +293,7 @@ def ts_skew(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     state=window_state(MOMENTS4),
     lookback=_full,
     least={"n": 4},
-    aliases=("Kurt",),
+    aliases=("Kurt", "kurt"),
     tolerance=128,
     degree=0,
     nan=MOMENT_NAN,
@@ -307,7 +301,7 @@ def ts_skew(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
 def ts_kurt(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The sample excess kurtosis of the last n rows, corrected for bias as pandas does; NaN for equal rows.
 
-    State   4 n + 4 cells per key.   Cost  O(1) per row.   Source  Pébay (2008).
+    State   n - 1 cells per key.   Cost  O(1) per row.   Source  Pébay (2008).
     """
     _, m2, _, m4 = m.window(s, MOMENTS4, n, x)
     scale = n * (n + 1.0) * (n - 1.0) / ((n - 2.0) * (n - 3.0))
@@ -352,7 +346,8 @@ CORRELATION = Monoid(
 def ts_cov(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     """The sample covariance (ddof 1) of the last n rows.
 
-    State   3 n + 3 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
+    State   2 n - 2 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
+    Unit    that of x times that of y.
     """
     return m.window(s, COVARIANCE, n, x, y)[2] / (n - 1.0)
 
@@ -369,7 +364,7 @@ def ts_cov(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
 def ts_corr(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     """Pearson's correlation of the last n rows, within ±1; NaN if one side's rows are all equal.
 
-    State   5 n + 5 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
+    State   2 n - 2 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     """
     _, _, mxy, mxx, myy = m.window(s, CORRELATION, n, x, y)
     ratio = mxy / (m.sqrt(mxx) * m.sqrt(myy))
@@ -387,7 +382,7 @@ def ts_corr(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
 def ts_corr_or_zero(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     """Pearson's correlation of the last n rows, within ±1; 0 if one side's rows are all equal.
 
-    State   5 n + 5 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
+    State   2 n - 2 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     """
     _, _, mxy, mxx, myy = m.window(s, CORRELATION, n, x, y)
     flat = m.present(mxy) & ((mxx == 0.0) | (myy == 0.0))
@@ -404,7 +399,7 @@ DECAY = Monoid(
 def ts_decay_linear(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The mean of the last n rows with weights 1 (oldest) to n (newest).
 
-    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.
     """
     return m.window(s, DECAY, n, x)[1] / (n * (n + 1.0) / 2.0)
 
@@ -433,7 +428,7 @@ REGRESSION = Monoid("mean, mtx, mxx", 3, lambda m, x: (x, x - x, 0.0), _regressi
 def ts_slope(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The slope of the least-squares line through the last n rows, per row.
 
-    State   2 n + 2 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.   Unit  that of x per row.
     """
     return m.window(s, TREND, n, x)[1] / (n * (n * n - 1.0) / 12.0)
 
@@ -450,7 +445,7 @@ def ts_slope(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
 def ts_rsquare(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The share of the last n rows' variance that their least-squares line explains, 0 to 1; NaN for equal rows.
 
-    State   3 n + 3 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.
     """
     _, mtx, mxx = m.window(s, REGRESSION, n, x)
     ratio = (mtx / mxx) * mtx / (n * (n * n - 1.0) / 12.0)
@@ -487,7 +482,7 @@ DRAWDOWN = Monoid(
 def ts_max_drawdown(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The deepest fall (high - later low) / high within the last n rows of a price, 0 to 1.
 
-    State   3 n + 3 cells per key.   Cost  O(1) per row.
+    State   n - 1 cells per key.   Cost  O(1) per row.
     """
     return m.window(s, DRAWDOWN, n, x)[2]
 
@@ -520,7 +515,7 @@ def ts_rank(m: Machine, s: Value, x: Series, *, n: Rows, pct: Flag = False) -> V
 def ts_quantile(m: Machine, s: Value, x: Series, *, n: Rows, q: Share) -> Value:
     """The q-quantile of the last n rows, linear between neighbours.
 
-    State   n - 1 cells per key.   Cost  O(n log n) per row.
+    State   n - 1 cells per key.   Cost  O(n log n) per row.   Source  Hyndman, Fan (1996), definition 7.
     """
     place = q * (n - 1)
     low = math.floor(place)
@@ -551,7 +546,9 @@ def ts_absdev(m: Machine, s: Value, x: Series, center: Series, *, n: Rows) -> Va
 def ts_ema(m: Machine, s: Value, x: Series, *, span: Rows) -> Value:
     """The exponential mean with weight 2 / (span + 1) for the newest row, from the first finite row on.
 
-    It never forgets: the first row keeps a share of (1 - weight) ** rows.
+    It never forgets: the first row keeps a share of (1 - weight) ** rows. Of present rows it is what pandas gives for
+    `ewm(span=span, adjust=False, ignore_na=True).mean()`.
+
     State   1 cell per key.   Cost  O(1) per row.
     """
     weight = 2.0 / (span + 1.0)

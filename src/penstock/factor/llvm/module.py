@@ -327,9 +327,10 @@ class Writer:
                 "  %b.more = icmp slt i64 %b, %hi",
                 "  br i1 %b.more, label %block, label %done",
                 "block:",
-                "  %pbo = mul i64 %b, %plane_block",
+                _opaque("%b.here", "%b"),
+                "  %pbo = mul i64 %b.here, %plane_block",
                 "  %pb = getelementptr i8, ptr %planes, i64 %pbo",
-                "  %sbo = mul i64 %b, %state_block",
+                "  %sbo = mul i64 %b.here, %state_block",
                 "  %state = getelementptr i8, ptr %state.base, i64 %sbo",
                 "  %b.after = add nsw i64 %b, 1",
                 "  %b.next.there = icmp slt i64 %b.after, %hi",
@@ -343,7 +344,8 @@ class Writer:
                 "  %r.more = icmp slt i64 %r, %rows",
                 "  br i1 %r.more, label %body, label %rows.done",
                 "body:",
-                f"  %offset = mul i64 %r, {size}",
+                f"  %row.offset = mul i64 %r, {size}",
+                _opaque("%offset", "%row.offset"),
                 *sections["body"],
                 *sections["after"],
                 "  %r.next = add nsw i64 %r, 1",
@@ -400,3 +402,10 @@ class Writer:
 def write(plan: Plan, layout: Layout, dtype: np.dtype[Any]) -> Module:
     """The module of a plan."""
     return Writer(plan, layout, dtype).write()
+
+
+def _opaque(name: str, number: str) -> str:
+    """The same number, of which LLVM knows nothing: its strength reduction would try, at a sixth of the whole cost of
+    translation, to make a pointer of its own for each of hundreds of addresses, and gain nothing.
+    """
+    return f'  {name} = call i64 asm "", "=r,0"(i64 {number})'

@@ -51,8 +51,8 @@ def test_map_lists_what_is_there_in_order() -> None:
         p.name + ("/" if p.is_dir() else "") for p in SRC.iterdir() if p.name[0] not in "_." and p.name != "py.typed"
     }
     assert set(listed) == there
-    order = ["errors.py", "clock.py", "native/", "records/", "log/", "window/", "hub.py", "factor/", "work/", "step/"]
-    order += ["connect/", "store/", "plant/", "app/", "web/", "cli/", "testing/"]
+    order = ["errors.py", "clock.py", "tokens.py", "native/", "records/", "log/", "window/", "hub.py", "factor/"]
+    order += ["work/", "step/", "connect/", "store/", "plant/", "app/", "web/", "cli/", "testing/"]
     assert listed == [name for name in order if name in there]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SAYS = {
+    "avg.py": "{'ev': 'AVG', 'a': 20.25}",
     "words.py": "100 results, as without the kill",
     "bars.py": "100,000 trades, ",
     "alphas.py": " values, 0 differ between history and ticks",

@@ -12,7 +12,7 @@ import penstock
 
 SRC = Path(penstock.__file__).parent
 ORDER = [
-    *("errors", "clock", "native", "records", "log", "window", "hub", "factor", "work", "step"),
+    *("errors", "clock", "tokens", "native", "records", "log", "window", "hub", "factor", "work", "step"),
     *("connect", "store", "plant", "app", "web", "cli", "testing"),
 ]
 NEVER_AT_TOP = {"polars", "pandas", "duckdb"}

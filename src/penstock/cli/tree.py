@@ -105,6 +105,10 @@ def shared(*, json: bool = True) -> Callable[[F], F]:
     places={
         "stream": "penstock.cli.stream:stream",
         "factor": "penstock.cli.factor:factor",
+        "feed": "penstock.cli.feed:feed",
+        "tail": "penstock.cli.tail:tail",
+        "collect": "penstock.cli.collect:collect",
+        "plant": "penstock.cli.plant:plant",
         "demo": "penstock.cli.demo:demo",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

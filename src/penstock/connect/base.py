@@ -16,8 +16,14 @@ from penstock.records.describe import near
 __all__ = ["Plugin", "Sink", "Source", "Target", "aattach", "attach", "resume_at", "sink", "sinks", "source", "sources"]
 
 BUILT_IN = {
-    "penstock.sources": {"dataset": "penstock.connect.dataset:Dataset"},
-    "penstock.sinks": {"file": "penstock.connect.filesink:FileSink"},
+    "penstock.sources": {
+        "dataset": "penstock.connect.dataset:Dataset",
+        "websocket": "penstock.connect.websocket:WebSocket",
+    },
+    "penstock.sinks": {
+        "file": "penstock.connect.filesink:FileSink",
+        "websocket": "penstock.connect.websocketsink:WebSocketSink",
+    },
 }
 
 

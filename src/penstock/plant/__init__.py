@@ -17,7 +17,7 @@ from penstock.plant.plant import Plant
 from penstock.plant.protocol import ARROW, Code, Policy
 from penstock.plant.server import Server
 from penstock.plant.service import Service, serve
-from penstock.plant.tokens import Token, Tokens
+from penstock.tokens import Token, Tokens
 
 __all__ = [
     "ARROW",

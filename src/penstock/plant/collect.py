@@ -118,9 +118,12 @@ class Collector:
                 return
             for found in subscription.frames():
                 if isinstance(found, pa.RecordBatch):
-                    stream = (found.schema.metadata or {})[b"penstock.stream"].decode()
+                    metadata = dict(found.schema.metadata or {})
+                    stream = metadata.pop(b"penstock.stream").decode()
+                    metadata.pop(b"penstock.ev", None)
                     origin = (self._who(stream), found.column(arrow.SEQ)[-1].as_py())
-                    rows = pa.RecordBatch.from_arrays(found.columns[1:], schema=pa.schema(list(found.schema)[1:]))
+                    schema = pa.schema(list(found.schema)[1:], metadata or None)
+                    rows = pa.RecordBatch.from_arrays(found.columns[1:], schema=schema)
                     if is_document(rows.schema):
                         yield from ((batch, origin) for batch in self._typed(map(_decoded, rows.column(0))))
                     else:

@@ -5,6 +5,7 @@ A burst is some consecutive rows of one stream with their messages, each encoded
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import msgspec
@@ -24,7 +25,10 @@ class Burst:
     created   append time of the last row, in ns
     """
 
-    __slots__ = ("_make", "_messages", "_names", "_numbered", "batch", "created", "events", "feed", "first", "symbols")
+    __slots__ = (
+        "_make", "_messages", "_names", "_numbered", "_others", "batch", "created", "events", "feed", "first",
+        "symbols",
+    )  # fmt: skip
 
     def __init__(self, feed: Feed, chunk: Chunk, made: Made) -> None:
         self.feed = feed
@@ -33,6 +37,7 @@ class Burst:
         self._messages: list[bytes] | None = None
         self._numbered: list[bytes] | None = None
         self._names: list[tuple[str, str]] | None = None
+        self._others: dict[Hashable, list[bytes]] | None = None
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -53,6 +58,15 @@ class Burst:
             messages = apart(self._messages) if self.feed.is_mixed else self._messages
             self._numbered = [b'%b,"seq":%d%b' % (m[:-1], first + at, end) for at, m in enumerate(messages)]
         return self._numbered
+
+    def other(self, name: Hashable, make: Callable[[], list[bytes]]) -> list[bytes]:
+        """The messages in another dialect, by its name. Made once."""
+        if self._others is None:
+            self._others = {}
+        found = self._others.get(name)
+        if found is None:
+            found = self._others[name] = make()
+        return found
 
     def key(self, row: int) -> tuple[str, str]:
         """(event, symbol) of a row."""

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from penstock.plant.metrics import prometheus
 from penstock.plant.plant import Plant
-from penstock.plant.tokens import any_key
+from penstock.tokens import any_key
 
 __all__ = ["LOOPBACK", "Page", "Pages", "is_loopback", "origin_fits", "page"]
 

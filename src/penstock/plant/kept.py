@@ -11,7 +11,7 @@ from penstock.plant import arrow
 from penstock.plant.feed import Feed
 from penstock.plant.parcels import MAX_FRAME, Encoding, Parcel
 from penstock.plant.patterns import Wanted
-from penstock.plant.protocol import array, binary_frame, text_frame
+from penstock.plant.protocol import binary_frame
 
 __all__ = ["Kept", "Missed", "kept"]
 
@@ -53,7 +53,7 @@ class Kept(Protocol):
 
 def kept(encoding: Encoding) -> Kept:
     """An empty one for this encoding."""
-    return _KeptArrow() if encoding.is_arrow else _KeptJson(encoding.seq)
+    return _KeptArrow() if encoding.is_arrow else _KeptJson(encoding)
 
 
 class _Stream:
@@ -104,13 +104,13 @@ class _Base:
 class _KeptJson(_Base):
     """(offset, message) by name.   Cost  about 0.1 µs a message: every stalled client pays it for itself."""
 
-    def __init__(self, seq: bool) -> None:
+    def __init__(self, encoding: Encoding) -> None:
         super().__init__()
-        self._seq = seq
+        self._encoding = encoding
 
     def fold(self, parcel: Parcel) -> None:
         burst, latest = parcel.burst, self.stream(parcel).latest
-        first, names, messages = burst.first, burst.names(), burst.messages(self._seq)
+        first, names, messages = burst.first, burst.names(), self._encoding.messages(burst)
         if parcel.rows is None:
             latest.update(zip(names, zip(range(first, burst.stop), messages, strict=True), strict=True))
         else:
@@ -125,12 +125,12 @@ class _KeptJson(_Base):
         found, at, size = list[bytes](), list[bytes](), 0
         for message in self._messages(wanted):
             if at and size + len(message) > MAX_FRAME:
-                found.append(text_frame(array(at)))
+                found.append(self._encoding.frame(at))
                 at, size = [], 0
             at.append(message)
             size += len(message) + 1
         if at:
-            found.append(text_frame(array(at)))
+            found.append(self._encoding.frame(at))
         return found
 
     def _messages(self, wanted: Wanted | None) -> Iterator[bytes]:

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from penstock.plant.kept import Kept, Missed, kept
 from penstock.plant.parcels import Encoding, Parcel
-from penstock.plant.protocol import Code, Policy, status, statuses
+from penstock.plant.protocol import Code, Policy, status
 
 __all__ = ["Outbox", "OutboxStatistics", "Wire"]
 
@@ -154,7 +154,7 @@ class Outbox:
 
     def say(self, frame: bytes) -> None:
         """A frame of statuses: in order with the messages, and never left out."""
-        if self.is_closed:
+        if self.is_closed or not frame:
             return
         self._queue.append(frame)
         self._bytes += len(frame)
@@ -244,7 +244,7 @@ class Outbox:
         held, self._kept = self._kept, None
         for stream, missed in held.missed().items():
             self.missed += missed.count
-            self._queue.append(_told("conflated", "kept the latest of each symbol", stream, missed))
+            self._queue.append(self._told("conflated", "kept the latest of each symbol", stream, missed))
             self._bytes += len(self._queue[-1])  # type: ignore[arg-type]
         count = held.count
         for frame in held.frames():
@@ -279,7 +279,7 @@ class Outbox:
 
     def _tell(self) -> None:
         told = [
-            _told("slow_consumer", "dropped the oldest messages", stream, missed)
+            self._told("slow_consumer", "dropped the oldest messages", stream, missed)
             for stream, missed in self._missed.items()
         ]
         self._missed = {}
@@ -320,7 +320,7 @@ class Outbox:
         if parcel is not None:
             self._miss(parcel)
         told = [
-            _told("slow_consumer", "did not keep up and is cut off", stream, missed)
+            self._told("slow_consumer", "did not keep up and is cut off", stream, missed)
             for stream, missed in self._missed.items()
         ]
         self._queue.clear()
@@ -344,8 +344,7 @@ class Outbox:
         self._bytes = self._count = 0
         self.wire.close(code, reason)
 
-
-def _told(kind: str, message: str, stream: str, missed: Missed) -> bytes:
-    text = f"{message}: {missed.count} messages of {stream} missed"
-    facts = {"stream": stream, "from": missed.first, "to": missed.last, "missed": missed.count}
-    return statuses(status(kind, text, **facts))
+    def _told(self, kind: str, message: str, stream: str, missed: Missed) -> bytes:
+        text = f"{message}: {missed.count} messages of {stream} missed"
+        facts = {"stream": stream, "from": missed.first, "to": missed.last, "missed": missed.count}
+        return self.encoding.statuses(status(kind, text, **facts))

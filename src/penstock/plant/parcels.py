@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from penstock.plant import arrow
 from penstock.plant.feed import Burst
-from penstock.plant.protocol import array, binary_frame, text_frame
+from penstock.plant.protocol import array, binary_frame, statuses, text_frame
 
 __all__ = ["MAX_FRAME", "Encoding", "Parcel"]
 
@@ -36,22 +36,42 @@ class Encoding:
         """Rows of a burst (None: all) as parcels, none larger than MAX_FRAME unless it is one message."""
         if self.is_arrow:
             return _arrow(burst, rows)
-        messages = burst.messages(self.seq)
+        rows = self.rows(burst, rows)
+        if rows is not None and not rows:
+            return []
+        messages = self.messages(burst)
         if rows is not None:
             messages = [messages[row] for row in rows]
-        return list(_split(burst, rows, messages))
+        return list(self._split(burst, rows, messages))
 
+    def _split(self, burst: Burst, rows: list[int] | None, messages: list[bytes]) -> Iterator[Parcel]:
+        frame = self.frame(messages)
+        count = len(messages)
+        if len(frame) > MAX_FRAME and count > 1:
+            half = count // 2
+            every = list(range(count)) if rows is None else rows
+            yield from self._split(burst, every[:half], messages[:half])
+            yield from self._split(burst, every[half:], messages[half:])
+        else:
+            yield Parcel(frame, count, burst, rows)
 
-def _split(burst: Burst, rows: list[int] | None, messages: list[bytes]) -> Iterator[Parcel]:
-    payload = array(messages)
-    count = len(messages)
-    if len(payload) > MAX_FRAME and count > 1:
-        half = count // 2
-        every = list(range(count)) if rows is None else rows
-        yield from _split(burst, every[:half], messages[:half])
-        yield from _split(burst, every[half:], messages[half:])
-    else:
-        yield Parcel(text_frame(payload), count, burst, rows)
+    # -- what another dialect says in its own way
+
+    def rows(self, burst: Burst, rows: list[int] | None) -> list[int] | None:
+        """Of these rows (None: all) those that are wanted."""
+        return rows
+
+    def messages(self, burst: Burst) -> list[bytes]:
+        """Every row of a burst as a message. Made once."""
+        return burst.messages(self.seq)
+
+    def frame(self, messages: list[bytes]) -> bytes:
+        """A whole WebSocket frame with these messages."""
+        return text_frame(array(messages))
+
+    def statuses(self, *found: bytes) -> bytes:
+        """A frame with what the plant itself says (`protocol.status`); empty if there is no word for it."""
+        return statuses(*found)
 
 
 class Parcel:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -24,10 +24,10 @@ from penstock.plant.metrics import Metrics
 from penstock.plant.outbox import Outbox, Wire
 from penstock.plant.parcels import Encoding
 from penstock.plant.patterns import Pattern, Wanted
-from penstock.plant.protocol import CONNECTED, Code, Policy, status, statuses
+from penstock.plant.protocol import Code, Policy, status
 from penstock.plant.snapshot import Latest
 from penstock.plant.subscriber import Subscriber
-from penstock.plant.tokens import Check, any_key
+from penstock.tokens import Check, any_key
 
 __all__ = ["Plant", "PlantStatistics"]
 
@@ -141,12 +141,18 @@ class Plant:
 
     # -- clients
 
-    def attach(self, wire: Wire, *, is_arrow: bool = False, peer: str = "") -> Subscriber:
-        """A client has connected: it is greeted."""
-        subscriber = Subscriber(self, wire, is_arrow=is_arrow, peer=peer, now=self.clock.now_ns())
+    def attach(
+        self, wire: Wire, *, is_arrow: bool = False, peer: str = "", make: Callable[..., Subscriber] | None = None
+    ) -> Subscriber:
+        """A client has connected: it is greeted. `make` makes it, for another dialect."""
+        now = self.clock.now_ns()
+        if make is None:
+            subscriber = Subscriber(self, wire, is_arrow=is_arrow, peer=peer, now=now)
+        else:
+            subscriber = make(plant=self, wire=wire, peer=peer, now=now)
         self.subscribers[subscriber] = None
         self.metrics.connects += 1
-        subscriber.outbox.say(CONNECTED)
+        subscriber.tell(status("connected", "Connected Successfully"))
         subscriber.outbox.flush()
         return subscriber
 
@@ -203,10 +209,10 @@ class Plant:
 
     def announce(self, kind: str, message: str, **facts: object) -> None:
         """Send a status to all clients, such as "end_of_day"."""
-        frame = statuses(status(kind, message, **facts))
+        found = status(kind, message, **facts)
         for subscriber in list(self.subscribers):
             if subscriber.session.is_open:
-                subscriber.outbox.say(frame)
+                subscriber.tell(found)
                 subscriber.outbox.flush()
 
     def statistics(self) -> PlantStatistics:
@@ -269,10 +275,10 @@ class Plant:
     def _fail(self, feed: Feed, error: Exception) -> None:
         """A stream cannot be read: its subscribers are told, the others do not notice."""
         self.failed[feed.name] = str(error)
-        frame = statuses(status("error", f"stream {feed.name} cannot be read: {error}", stream=feed.name))
+        found = status("error", f"stream {feed.name} cannot be read: {error}", stream=feed.name)
         for subscriber in list(self.subscribers):
             if any(pattern.may_be(feed.fixed) for pattern in subscriber.held):
-                subscriber.outbox.say(frame)
+                subscriber.tell(found)
                 subscriber.outbox.flush()
 
     def replay(self, max_rows: int = 256) -> bool:

@@ -8,7 +8,7 @@ import http
 import logging
 import ssl
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import Any, Final
 
@@ -22,6 +22,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from penstock.errors import UsageError
+from penstock.plant.alpaca import AlpacaSubscriber, is_alpaca, is_packed
 from penstock.plant.connection import CLOSE_S, Connection, SocketWire
 from penstock.plant.day import DayEnd
 from penstock.plant.feed import Feed
@@ -29,7 +30,8 @@ from penstock.plant.follower import Follower
 from penstock.plant.health import Page, Pages, is_loopback, origin_fits, page
 from penstock.plant.plant import Plant
 from penstock.plant.protocol import ARROW, Code
-from penstock.plant.tokens import Tokens, any_key
+from penstock.plant.subscriber import Subscriber
+from penstock.tokens import Tokens, any_key
 
 __all__ = ["Server"]
 
@@ -207,7 +209,8 @@ class Server:
         wire = SocketWire(connection, self)
         address = connection.remote_address
         peer = f"{address[0]}:{address[1]}" if isinstance(address, tuple) else ""
-        subscriber = self.plant.attach(wire, is_arrow=connection.subprotocol == ARROW, peer=peer)
+        is_arrow = connection.subprotocol == ARROW
+        subscriber = self.plant.attach(wire, is_arrow=is_arrow, peer=peer, make=_dialect(connection))
         wire.subscriber, connection.wire = subscriber, wire
         try:
             while True:
@@ -302,6 +305,15 @@ class Server:
                             subscriber.close(Code.POLICY, "the key was revoked")
             except Exception:
                 _log.exception("looking for new streams and keys failed; it is tried again")
+
+
+def _dialect(connection: ServerConnection) -> Callable[..., Subscriber] | None:
+    """What makes a client of a dialect other than the plant's own, by the path of its request."""
+    request = connection.request
+    if request is None or not is_alpaca(request.path):
+        return None
+    kinds = request.headers.get_all("Content-Type")
+    return partial(AlpacaSubscriber, packed=bool(kinds) and is_packed(kinds[0]))
 
 
 def _subprotocol(connection: ServerConnection, offered: Any) -> Subprotocol | None:

@@ -20,7 +20,7 @@ from penstock.plant.protocol import (
     status,
     statuses,
 )
-from penstock.plant.tokens import Check
+from penstock.tokens import Check
 
 __all__ = ["Act", "Ask", "Authenticated", "Close", "Reply", "Session"]
 

@@ -21,7 +21,7 @@ from penstock.plant.lanes import Lane
 from penstock.plant.outbox import Outbox, OutboxStatistics, Wire
 from penstock.plant.parcels import Encoding
 from penstock.plant.patterns import Pattern, Wanted
-from penstock.plant.protocol import AUTH_SUCCESS, Action, Code, status, statuses
+from penstock.plant.protocol import Action, Code, status
 from penstock.plant.session import Act, Ask, Authenticated, Close, Reply, Session
 
 if TYPE_CHECKING:
@@ -88,6 +88,10 @@ class Subscriber:
         """A message of the client."""
         self._do(self.session.received(data, now), now)
 
+    def tell(self, *found: bytes) -> None:
+        """Say these statuses, in the words of its dialect."""
+        self.outbox.say(self.outbox.encoding.statuses(*found))
+
     def tick(self, now: int) -> None:
         """Close it if it has not shown a key in time, or takes nothing of what waits for it."""
         overdue = self.session.overdue(now)
@@ -119,9 +123,9 @@ class Subscriber:
                 self.close(act.code, act.reason)
             elif isinstance(act, Authenticated):
                 if self.plant.admit(self):
-                    self.outbox.say(AUTH_SUCCESS)
+                    self.tell(status("auth_success", "authenticated"))
                 else:
-                    self.outbox.say(statuses(status("max_connections", "too many connections of this key")))
+                    self.tell(status("max_connections", "too many connections of this key"))
                     self.close(Code.POLICY, "too many connections of this key")
             else:
                 self._answer(act, now)
@@ -139,7 +143,7 @@ class Subscriber:
         else:
             told += self._snapshot(ask.patterns)
         if told:
-            self.outbox.say(statuses(*told))
+            self.tell(*told)
 
     # -- what it wants
 
@@ -345,7 +349,7 @@ class Subscriber:
         except Exception as error:  # whatever a stream holds, the others go on
             if not isinstance(error, PenstockError):
                 _log.exception("history of stream %s cannot be read", history.feed.name)
-            self.outbox.say(statuses(status("error", f"history of {history.feed.name} ends: {error}")))
+            self.tell(status("error", f"history of {history.feed.name} ends: {error}"))
             self.close(Code.INTERNAL, "history cannot be read")
             return 0
         if history.is_done:
@@ -367,7 +371,7 @@ class Subscriber:
             try:
                 history = History(feed, Wanted(patterns), begin, overlaps=[])
             except PenstockError as error:  # so late that the log has dropped what it missed
-                self.outbox.say(statuses(status("error", f"cannot catch up with {name}: {error}", stream=name)))
+                self.tell(status("error", f"cannot catch up with {name}: {error}", stream=name))
                 self.close(Code.POLICY, "slow consumer")
                 return
             for pattern in patterns:

@@ -343,7 +343,7 @@ def test_klong_reads_a_stream(tmp_path, hub, spelling):
 def test_klong_queries(tmp_path, hub):
     pytest.importorskip("duckdb")
     program = 'onmsg::{x;ps_query("select symbol as sym, max(close) as m from bars group by 1 order by 1")}'
-    outcome = one(given(tmp_path, program, "q.kg"), *BARS, hub=tmp_path / "hub", timeout=5, memory=2 << 30)
+    outcome = one(given(tmp_path, program, "q.kg"), *BARS, hub=tmp_path / "hub")
     assert outcome.messages == [{"sym": "AAPL", "m": 30.0}, {"sym": "MSFT", "m": 20.0}]
 
 

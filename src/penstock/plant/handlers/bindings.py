@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from penstock.plant.handlers.normal import messages
+from penstock.plant.handlers.normal import messages, plain
 
 __all__ = ["ask", "bound", "cols", "publish", "query", "read", "settle", "taken"]
 
@@ -71,19 +71,30 @@ def cols(name: Any, n: Any) -> dict[str, Any]:
 
 
 def query(sql: Any) -> list[dict[str, Any]]:
-    """Rows of a query; the streams it names are its tables."""
+    """Rows of a query; the streams and the store's tables that it names are its tables."""
     import duckdb
+
+    from penstock.store import Store
 
     text, streams, base = str(sql), _streams(), duckdb.connect()
     try:
         base.execute("SET enable_external_access = false")
+        base.execute("SET threads = 1")  # each would take its stack from the handler's memory
         for name in streams.list():
-            if re.search(rf"\b{re.escape(name)}\b", text):
+            if _named(name, text):
                 base.register(name, streams.get(name, create=False).read())
+        store = Store(_hub)
+        for name in store.tables():
+            if _named(name, text):
+                base.register(name, store.read(name))
         found: Any = base.execute(text).to_arrow_table()
     finally:
         base.close()
     return list(found.to_pylist())
+
+
+def _named(name: str, text: str) -> bool:
+    return re.search(rf"(?<![\w/]){re.escape(name)}(?![\w/])", text) is not None
 
 
 def publish(name: Any, x: Any) -> int:
@@ -95,9 +106,9 @@ def publish(name: Any, x: Any) -> int:
 
 def ask(uri: Any, x: Any) -> Any:
     """The answer of the handler behind another plant."""
-    from penstock.plant import client  # type: ignore[attr-defined]
+    from penstock.plant.ask import ask as ask_
 
-    return client.ask(str(uri), x)
+    return ask_(str(uri), plain(x))
 
 
 def bound(convert: Callable[[Any], Any]) -> dict[str, Callable[..., Any]]:

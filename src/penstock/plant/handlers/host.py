@@ -25,6 +25,7 @@ _GRACE = 0.5
 """Seconds after the alarm, until the worker is killed."""
 
 _LOAD = 20.0
+_ROOT = str(Path(__file__).resolve().parents[3])
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,8 +273,10 @@ class Handler:
 def _spawn(link: socket.socket) -> subprocess.Popen[bytes]:
     # Spawned, never forked: threads and locks of this process are not the handler's. A session of its own, so that
     # Ctrl-C is ours, and whatever it starts can be ended with it.
+    # This package is found where this process has it; last, so that it hides nothing.
+    program = f"import sys; sys.path.append({_ROOT!r}); from penstock.plant.handlers.worker import run; run()"
     return subprocess.Popen(
-        [sys.executable, "-m", "penstock.plant.handlers.worker", str(link.fileno())],
+        [sys.executable, "-c", program, str(link.fileno())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

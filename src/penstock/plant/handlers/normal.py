@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Unfit", "messages"]
+__all__ = ["Unfit", "messages", "plain"]
 
 _DEEP = 32
 
@@ -36,6 +36,11 @@ def messages(result: Any) -> list[dict[str, Any]]:
                 raise Unfit(f"expected a message, a list of messages or nothing, got {_name(one)} at [{number}]")
         return [_message(one, f"[{number}]") for number, one in enumerate(result)]
     raise Unfit(f"expected a message, a list of messages or nothing, got {_name(result)}")
+
+
+def plain(value: Any) -> Any:
+    """Any value as JSON has it: what stands in a message.   Raises  Unfit."""
+    return _value(value, "the value", 0)
 
 
 def _nothing(result: Any) -> bool:

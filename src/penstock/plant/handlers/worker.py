@@ -1,13 +1,14 @@
-"""A handler's process: load it, call it, within limits. Run as `python -m penstock.plant.handlers.worker FD`.
+"""A handler's process: load it, call it, within limits. `host` starts it with a socket.
 
 Time is limited twice: an alarm interrupts the handler here, and the plant kills this process when that does not help
-(a single long call of NumPy hears no alarm). Memory is limited by RLIMIT_AS, on top of what the process has when the
-handler is loaded. Whatever the handler prints goes to stderr.
+(a single long call of NumPy hears no alarm). Memory is limited by RLIMIT_DATA, on top of what the process has when
+the handler is loaded. Whatever the handler prints goes to stderr.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import random
 import signal
@@ -21,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from penstock.plant.handlers import bindings, wire
-from penstock.plant.handlers.normal import Unfit, messages
+from penstock.plant.handlers.normal import Unfit, messages, plain
 
-__all__ = ["main"]
+__all__ = ["main", "run"]
 
 
 class _Late(BaseException):
@@ -55,11 +56,12 @@ def _limit_memory(bytes_more: int) -> None:
     try:
         import resource
 
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        pages = int(Path("/proc/self/statm").read_text().split()[5])
     except (ImportError, OSError):  # not Linux: the border is missing, the plant says so
         return
     limit = pages * os.sysconf("SC_PAGESIZE") + bytes_more
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    # Not RLIMIT_AS: segments of streams that are mapped to be read, and what allocators only reserve, cost nothing.
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 
 
 def _failure(error: BaseException) -> dict[str, str]:
@@ -123,7 +125,7 @@ class _Worker:
                 if "ask" in frame:
                     if self.answer is None:
                         raise LookupError("this handler defines no onask")
-                    result["answer"] = messages([{"x": self.answer(frame["ask"])}])[0]["x"]
+                    result["answer"] = plain(self.answer(frame["ask"]))
                 elif self.function is not None:
                     result["messages"] = messages(self.function(self._given(frame)))
             result["published"] = bindings.taken()
@@ -157,6 +159,19 @@ def _columns(given: list[dict[str, Any]]) -> dict[str, Any]:
     return made
 
 
+def _preload(frame: dict[str, Any]) -> None:
+    """Import what the handler will need: neither the time nor the memory of that is the handler's."""
+    source: bytes = frame.get("source") or b""
+    wanted = ["klongpy"] if str(frame["spec"]).endswith(".kg") else []
+    if frame.get("hub"):
+        wanted.append("penstock.hub")
+        wanted += ["duckdb", "penstock.store"] if b"query" in source else []
+    wanted += ["penstock.plant.ask"] if b"ask" in source else []
+    for name in wanted:
+        with contextlib.suppress(ImportError):  # it is said when it is used
+            importlib.import_module(name)
+
+
 def main(descriptor: int) -> None:
     """Serve the plant at the other end of a socket until it is gone."""
     os.dup2(2, 1)  # what a handler prints
@@ -169,14 +184,7 @@ def main(descriptor: int) -> None:
         if frame["do"] == "load":
             if not limited:
                 limited = True
-                if frame.get("hub"):
-                    import pyarrow as pa  # its address space is not the handler's
-
-                    assert pa
-                if str(frame["spec"]).endswith(".kg"):
-                    import klongpy
-
-                    assert klongpy
+                _preload(frame)
                 _limit_memory(int(frame["memory"]))
             reply = worker.load(frame)
         else:
@@ -188,7 +196,8 @@ def main(descriptor: int) -> None:
         link.sendall(body)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Be the worker of the descriptor that the command line names, and leave with 1 when the plant is gone badly."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the plant's
     try:
         main(int(sys.argv[1]))

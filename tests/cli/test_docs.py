@@ -15,6 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 HEAD = re.compile(r"^#{2,3} `(penstock[^`]*)`$", re.MULTILINE)
 SERVING = {"--port", "--bind", "--tokens", "--tls-cert", "--tls-key", "--policy", "--origin", "--limit"}
 SHARED = {
+    "penstock store": {"--dir", "--hub", "--uri", "--token", "--ca", "--debug"},
     "penstock feed": {*SERVING, "--log", "--debug"},
     "penstock plant token": {"--debug"},
     "penstock plant": {*SERVING, "--log", "--debug"},

@@ -63,7 +63,7 @@ def test_debug_shows_where_an_error_came_from(shell: Call, hub: Hub) -> None:
     [
         (["stream", "tail"], "missing argument 'NAME'; see penstock stream tail --help"),
         (["stream", "tail", "x", "--foo"], "no such option"),
-        (["strem"], "no command 'strem': did you mean 'stream'; see penstock --help"),
+        (["strem"], "no command 'strem': did you mean 'stream' or 'store'; see penstock --help"),
         (["stream", "lss"], "no command 'lss': did you mean 'ls'; see penstock stream --help"),
         (["stream", "frobnicate"], "there are ls, info, tail"),
         (["stream", "tail", "x", "-n", "many"], "'many' is not a valid integer"),

@@ -83,6 +83,19 @@ def test_killed_anywhere_in_a_result_it_is_there_once(hub: Hub, crash: str, monk
     assert again.waiting == 0
 
 
+def test_a_new_beginning_counts_from_zero_and_its_results_are_new(hub: Hub) -> None:
+    for run in range(2):
+        journal = Journal(hub, "avg", upstream=URL)
+        assert journal.since == {}
+        taken(journal, 2)
+        for number in range(2):
+            journal.settle(number, Outcome([{"run": run, "m": number}]))
+        journal.close()
+        if not run:
+            hub.streams.drop("avg.input")
+    assert [(row["run"], row["m"]) for row in rows(hub, "avg")] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+
+
 def test_what_does_not_fit_is_a_failure_and_the_rest_is_kept(hub: Hub) -> None:
     hub.streams.get("bars", schema=ps.records.BARS)
     journal = Journal(hub, "avg", upstream=URL)
@@ -97,6 +110,27 @@ def test_what_does_not_fit_is_a_failure_and_the_rest_is_kept(hub: Hub) -> None:
     assert [(row["array"], row["kind"]) for row in told] == [(0, f.kind) for f in failures]
     assert told[0]["trace"] == "trace"
     assert journal.failures == 4
+
+
+def test_a_handler_cannot_speak_for_the_plant(hub: Hub) -> None:
+    journal = Journal(hub, "avg", upstream=URL)
+    taken(journal, 1)
+    (failure,) = journal.settle(0, Outcome([{"m": 1}, {"ev": "status", "status": "auth_failed"}, {"m": 2}]))
+    assert failure.text == "expected another ev than 'status', which is the plant's own"
+    assert [row["m"] for row in rows(hub, "avg")] == [1, 2]
+
+
+def test_a_message_that_cannot_be_kept_is_left_out_of_its_array(hub: Hub) -> None:
+    deep: Any = 1
+    for _ in range(99):
+        deep = [deep]
+    journal = Journal(hub, "avg", upstream=URL)
+    (failure,) = journal.take([{"n": 1}, {"n": deep}, {"n": 2}], {"bars": 3})
+    assert failure.kind == "input"
+    assert failure.text.startswith("a message of the upstream is left out: expected ")
+    assert next(journal.pending()).messages == [{"n": 1}, {"n": 2}]
+    assert journal.since == {"bars": 3}
+    assert [(row["array"], row["kind"]) for row in rows(hub, "avg.errors")] == [(0, "input")]
 
 
 def test_one_node_of_a_name_and_no_stream_of_others(hub: Hub, tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_actions() -> None:
         ("nonsense", "expected a JSON object, got 'nonsense'"),
         ("[" * 100_000, "expected a JSON object"),
         ("[]", "expected a JSON object such as"),
-        ('{"action":"shout"}', "expected an action of auth, subscribe, unsubscribe, snapshot, got 'shout'"),
+        ('{"action":"shout"}', "expected an action of auth, subscribe, unsubscribe, snapshot, ask, got 'shout'"),
         ('{"action":["auth"]}', "expected an action of"),
         ('{"action":"auth","params":1}', "expected params to be a text, got 1"),
         ('{"action":"subscribe","params":"A.*","since":-1}', "expected since to be an offset"),

@@ -109,6 +109,7 @@ def shared(*, json: bool = True) -> Callable[[F], F]:
         "tail": "penstock.cli.tail:tail",
         "collect": "penstock.cli.collect:collect",
         "plant": "penstock.cli.plant:plant",
+        "store": "penstock.cli.store:store",
         "demo": "penstock.cli.demo:demo",
     },
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

@@ -9,8 +9,10 @@ plant   [{"ev":"answer","id":7,"answer":ANYTHING}]
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import socket
 import threading
 import time
 from typing import Any, Final
@@ -95,7 +97,7 @@ def _open(url: str, key: str, until: float) -> ClientConnection:
         open_timeout=max(0.001, until - time.monotonic()),
         close_timeout=0.2,
         proxy=None if is_loopback(urlsplit(url).hostname or "") else True,
-    )
+    ).__enter__()
     try:
         connection.send(msgspec.json.encode({"action": "auth", "params": key}).decode())
         while True:
@@ -135,4 +137,5 @@ def _messages(connection: ClientConnection, until: float) -> list[dict[str, Any]
 
 def _close(connection: ClientConnection | None) -> None:
     if connection is not None:
-        connection.socket.close()
+        with contextlib.suppress(OSError):
+            connection.socket.shutdown(socket.SHUT_RDWR)  # its thread wakes, and closes it

@@ -68,6 +68,7 @@ def subscribe(
     plain: bool = False,
     tls: ssl.SSLContext | None = None,
     on_status: Callable[[dict[str, Any]], object] | None = None,
+    on_lost: Callable[[str], object] | None = None,
 ) -> Subscription:
     """Messages of a plant, for ever: iterate over what this returns, with `for` or `async for`.
 
@@ -85,7 +86,8 @@ def subscribe(
             for ever; reconnect: False to raise when the connection is lost;
             plain: say only the market's own words, for servers that know no others: `since` needs a plant;
             tls: for wss, an SSLContext, for example of your own authority;
-            on_status: called with each status message.
+            on_status: called with each status message; on_lost: with a text, when the connection is lost and will be
+            looked for.
     Raises  UsageError here; while iterating: SourceError when no plant answers at first, when it refuses the key or a
             channel, or is lost longer than `patience`.
 
@@ -118,7 +120,16 @@ def subscribe(
         is_plain=plain,
         on_status=on_status,
     )
-    return Subscription(url, listener, is_arrow=arrow, timeout=timeout, patience=patience, reconnect=reconnect, tls=tls)
+    return Subscription(
+        url,
+        listener,
+        is_arrow=arrow,
+        timeout=timeout,
+        patience=patience,
+        reconnect=reconnect,
+        tls=tls,
+        on_lost=on_lost,
+    )
 
 
 def _since(value: Since) -> int | str | dict[str, int] | None:
@@ -142,8 +153,9 @@ class Subscription:
         patience: float | None,
         reconnect: bool,
         tls: ssl.SSLContext | None,
+        on_lost: Callable[[str], object] | None = None,
     ) -> None:
-        self.url = url
+        self.url, self.on_lost = url, on_lost
         self._listener, self._is_arrow, self._timeout = listener, is_arrow, timeout
         self._patience, self._reconnect, self._tls = patience, reconnect, tls
         self._closed = threading.Event()
@@ -328,7 +340,7 @@ class _Pauses:
         self.reset()
 
     def reset(self) -> None:
-        self._pause, self._since = _FIRST_PAUSE_S, None
+        self._pause, self._since, self._is_first = _FIRST_PAUSE_S, None, True
 
     def following(self, error: Exception) -> float | None:
         """Seconds to wait; None to end.   Raises  SourceError."""
@@ -343,6 +355,9 @@ class _Pauses:
         left = subscription._left()
         if left == 0:
             return None
+        if self._is_first and subscription.on_lost is not None:
+            subscription.on_lost(f"the plant at {subscription.url} was lost: {_text(error)}")
+        self._is_first = False
         pause, self._pause = self._pause, min(self._pause * 2, _LONGEST_PAUSE_S)
         pause *= random.uniform(0.5, 1.0)
         return pause if left is None else min(pause, left)

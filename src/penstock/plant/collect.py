@@ -111,6 +111,7 @@ class Collector:
         since = None if self._plain else self._begin()
         subscription = self._subscription = subscribe(
             self.url, since=since, arrow=not self._plain, plain=self._plain, timeout=timeout, on_status=self._status,
+            on_lost=lambda text: self._tell(f"{text}; looking for it"),
             **self._options,
         )  # fmt: skip
         with subscription:
@@ -148,7 +149,7 @@ class Collector:
                 kind = _SCHEMAS[message["ev"]]
                 row = rows_of(message)
                 rows_to_batch([row], kind)
-            except (KeyError, TypeError, ValueError, RecordError) as error:
+            except (KeyError, TypeError, ValueError, ArithmeticError, RecordError) as error:
                 self.skipped += 1
                 if self.skipped == 1:
                     reason = str(error) if isinstance(error, RecordError) else f"{type(error).__name__}: {error}"
@@ -156,7 +157,10 @@ class Collector:
                 continue
             if schema is not None and kind is not schema:
                 raise SchemaMismatch(
-                    f"a table holds rows of one kind, and {self.url} sends several", hint="say which with patterns"
+                    expected="messages of one kind",
+                    got="several in one frame",
+                    where=f"from {self.url}",
+                    hint="a table holds rows of one kind: say which with patterns",
                 )
             schema = kind
             rows.append(row)
@@ -200,7 +204,11 @@ class Collector:
             if stream not in known.get(self.name, []):
                 streams = [*known.get(self.name, []), stream]
                 table.stream.set_attributes({_ATTRIBUTE: {**known, self.name: streams}})
-        table.write(batch, origin=origin)
+        try:
+            table.write(batch, origin=origin)
+        except RecordError as error:
+            error.hint = "a table holds rows of one kind: say which with patterns, or collect into another table"
+            raise
         self.rows += batch.num_rows
 
 

@@ -141,6 +141,7 @@ class Feed:
         self._cursor = self.cursor(at)
         self.position = self._cursor.offset
         self.rows = 0
+        self.is_drained = False  # whether the last `poll` found nothing more
 
     @property
     def fixed(self) -> str | None:
@@ -150,6 +151,7 @@ class Feed:
     def poll(self, max_rows: int = 1024) -> Burst | None:
         """The next live rows, or None; `position` moves behind them."""
         chunk = self._cursor.poll(max_rows)
+        self.is_drained = chunk is None
         if chunk is None:
             return None
         self.position = chunk.stop

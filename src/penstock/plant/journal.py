@@ -17,16 +17,17 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.errors import RecordError, StreamError, UsageError
+from penstock.errors import RecordError, StreamError, TypeMismatch, UsageError
 from penstock.hub import Hub
 from penstock.log import Stream
 from penstock.log.positions import Position
 from penstock.plant.handlers import Failure, Outcome
-from penstock.records import decode_document
+from penstock.records import decode_document, encode_document
 
 __all__ = ["Array", "Journal", "arrays_of"]
 
 _GROUP: Final = "handler"
+_MADE_BY: Final = "a handler"
 _ARRAY_BYTES: Final = 256 << 20
 
 
@@ -52,7 +53,8 @@ class Journal:
     def __init__(self, hub: Hub, name: str, *, upstream: str) -> None:
         self.hub, self.name, self.upstream = hub, name, upstream
         inputs = f"{name}.input"
-        if hub.streams.exists(name) and not hub.streams.exists(inputs) and hub.streams.get(name).next_offset:
+        output = hub.streams.get(name) if hub.streams.exists(name) else None
+        if output is not None and output.next_offset and output.attributes.get("made_by") != _MADE_BY:
             raise UsageError(
                 expected="the stream of a handler, or none",
                 got=f"stream {name!r}, which has rows of something else",
@@ -60,9 +62,11 @@ class Journal:
                 hint="give another name with --into",
             )
         self.input = hub.streams.get(inputs, max_row_bytes=_ARRAY_BYTES)
-        self.output = hub.streams.get(name)
+        self.output = hub.streams.get(name, attributes={"made_by": _MADE_BY})
         self._errors = hub.streams.get(f"{name}.errors")
         self._group = self.input.group(_GROUP, start="start")
+        # With its time: after a new beginning array 3 is not the array 3 of before.
+        self._who = f"{inputs}@{self.input.metadata().created_ns}"
         self._reserved = {name, self.input.name, self._errors.name}
         self._streams: dict[str, Stream] = {}
         self._done: dict[str, int] = {}  # of each stream, the number after the last array it has something of
@@ -86,10 +90,24 @@ class Journal:
         row = decode_document(self.input.read(last, last + 1)["document"][0].as_py())
         return dict(row["since"]) if row["upstream"] == self.upstream else {}
 
-    def take(self, messages: Sequence[dict[str, Any]], since: Mapping[str, int]) -> None:
-        """Keep an array, and from where on the upstream is to be asked after it. An empty one is never handed over."""
+    def take(self, messages: Sequence[dict[str, Any]], since: Mapping[str, int]) -> list[Failure]:
+        """Keep an array, and from where on the upstream is to be asked after it. An empty one is never handed over.
+
+        Returns why a message was left out: it cannot be kept, since it is nested too deeply.
+        """
         self.since = dict(since)
-        self.input.append({"messages": list(messages), "since": self.since, "upstream": self.upstream})
+        row = {"messages": list(messages), "since": self.since, "upstream": self.upstream}
+        try:
+            self.input.append(row)
+            return []
+        except TypeMismatch:
+            bad = {at: _unfit(message) for at, message in enumerate(messages)}
+        failures = [Failure("input", text) for text in bad.values() if text]
+        self.input.append({**row, "messages": [m for at, m in enumerate(messages) if not bad[at]]})
+        rows = [{"array": self.input.next_offset - 1, "kind": f.kind, "text": f.text, "trace": ""} for f in failures]
+        self._append(self._errors, rows, None)
+        self.failures += len(failures)
+        return failures
 
     def pending(self) -> Iterator[Array | None]:
         """Arrays not handled yet, for ever; None whenever there is none now."""
@@ -101,6 +119,10 @@ class Journal:
                 continue
             for number, text in enumerate(chunk.batch.column(0).to_pylist(), chunk.first):
                 yield Array(number, decode_document(text)["messages"])
+
+    def publish(self, published: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[Failure]:
+        """Append what was published outside of arrays: in the answer to a question."""
+        return [f for name, rows in _merged(published).items() for f in self._publish(name, rows, None)]
 
     def before(self, count: int) -> Iterator[Array]:
         """The last `count` arrays that were handled."""
@@ -120,8 +142,12 @@ class Journal:
         if outcome is not None:
             for name, rows in _merged(outcome.published).items():
                 failures += self._publish(name, rows, number)
-            if outcome.messages:
-                failures += self._append(self.output, outcome.messages, number)
+            # Clients would take it for the plant's own word.
+            messages = [message for message in outcome.messages if message.get("ev") != "status"]
+            if len(messages) < len(outcome.messages):
+                failures.append(Failure("result", "expected another ev than 'status', which is the plant's own"))
+            if messages:
+                failures += self._append(self.output, messages, number)
         if failures:
             rows = [
                 {"array": number, "kind": failure.kind, "text": failure.text, "trace": failure.trace}
@@ -132,7 +158,7 @@ class Journal:
         self._group.commit(Position(number + 1, low=number + 1))
         return failures
 
-    def _publish(self, name: str, rows: list[dict[str, Any]], number: int) -> list[Failure]:
+    def _publish(self, name: str, rows: list[dict[str, Any]], number: int | None) -> list[Failure]:
         if name in self._reserved:
             return [Failure("publish", f"expected another stream than {name!r}: return the messages instead")]
         try:
@@ -143,18 +169,19 @@ class Journal:
             return [Failure("publish", str(error))]
         return self._append(stream, rows, number)
 
-    def _append(self, stream: Stream, rows: list[dict[str, Any]], number: int) -> list[Failure]:
+    def _append(self, stream: Stream, rows: list[dict[str, Any]], number: int | None) -> list[Failure]:
         done = self._done.get(stream.name)
         if done is None:
-            last = stream.last_origin(self.input.name)
+            last = stream.last_origin(self._who)
             done = self._done[stream.name] = 0 if last is None else last[0] + 1
-        if number < done:
+        if number is not None and number < done:
             return []  # it is there: an earlier run was killed between this and the end of `settle`
         try:
-            stream.append(rows, origin=(self.input.name, number))
+            stream.append(rows, origin=None if number is None else (self._who, number))
         except (RecordError, StreamError) as error:
             return [Failure("publish" if stream is not self.output else "result", str(error))]
-        self._done[stream.name] = number + 1
+        if number is not None:
+            self._done[stream.name] = number + 1
         if stream is self.output:
             self.messages += len(rows)
         return []
@@ -167,6 +194,15 @@ class Journal:
     def close(self) -> None:
         """Give the name back."""
         self._group.close()
+
+
+def _unfit(message: dict[str, Any]) -> str:
+    """Why a message cannot stand in an array; "" if it can."""
+    try:
+        encode_document({"messages": [message]})
+    except TypeMismatch as error:
+        return f"a message of the upstream is left out: {error}"
+    return ""
 
 
 def _merged(published: Sequence[tuple[str, list[dict[str, Any]]]]) -> dict[str, list[dict[str, Any]]]:

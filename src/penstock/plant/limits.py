@@ -21,6 +21,7 @@ class Limits:
     actions_per_second     messages from one client, and ten times as many at once; more: close 1008
     auth_seconds           until a client has shown its key; later: close 1008
     stalled_seconds        for which a client may take nothing of what waits for it; later: close 1008
+    questions              of one connection that wait for an answer; more: status ask_error
     outbox_bytes, outbox_messages   that wait for one client; more: its policy takes effect
     send_buffer            bytes that the kernel holds for one client; None: as the system has it
     """
@@ -33,6 +34,7 @@ class Limits:
     actions_per_second: int = 20
     auth_seconds: float = 10.0
     stalled_seconds: float = 60.0
+    questions: int = 8
     outbox_bytes: int = 4 << 20
     outbox_messages: int = 50_000
     send_buffer: int | None = 512 << 10

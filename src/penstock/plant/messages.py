@@ -45,6 +45,7 @@ _SILENT: Final = {"AM": {"amount"}, "T": {"ts_recv"}, "Q": {"ts_recv"}}
 _KINDS: Final = (("AM", BARS), ("T", TRADES), ("Q", QUOTES))
 _TIMES: Final = {"ts_event", "ts_close"}
 _KEYS: Final = ("symbol", "sym", "key")
+_FEW: Final = 64
 _encoder = msgspec.json.Encoder(decimal_format="string", enc_hook=str)
 
 
@@ -132,13 +133,19 @@ def _rows(schema: pa.Schema, event: str, key: str | None, names: Mapping[str, st
         "Message", fields, tag=event, tag_field="ev", rename=rename, omit_defaults=True, gc=False, frozen=False
     )
 
+    readers = [_reader(schema, column, column in times) if column else _sizes for column in columns]
+    symbol = None if key is None else _reader(schema, key, False)
+    is_text = key is not None and pa.types.is_string(schema.field(key).type)
+    key_at = columns.index(key) if is_text and key in columns else None
+
     def of(batch: pa.RecordBatch) -> Made:
-        symbols = [""] * batch.num_rows if key is None else _values(batch, key, False)
-        if any(type(symbol) is not str for symbol in symbols):
-            symbols = ["" if symbol is None else str(symbol) for symbol in symbols]
+        symbols = [""] * batch.num_rows if symbol is None else symbol(batch)
+        are_values = is_text and batch.column(key).null_count == 0
+        if not are_values:
+            symbols = ["" if name is None else str(name) for name in symbols]
 
         def messages() -> list[bytes]:
-            values = [_sizes(batch) if not column else _values(batch, column, column in times) for column in columns]
+            values = [symbols if at == key_at and are_values else read(batch) for at, read in enumerate(readers)]
             # One pass of the encoder over all rows, then cut: JSON text holds no bare line feed.
             lines: list[bytes] = _encoder.encode_lines(list(map(made, *values))).split(b"\n")
             lines.pop()
@@ -149,13 +156,22 @@ def _rows(schema: pa.Schema, event: str, key: str | None, names: Mapping[str, st
     return of
 
 
-def _values(batch: pa.RecordBatch, name: str, to_ms: bool) -> list[Any]:
-    column = batch.column(name)
-    if column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
-        array = column.to_numpy(zero_copy_only=False)
-        return (array // 1_000_000 if to_ms else array).tolist()  # type: ignore[no-any-return]
-    values: list[Any] = column.to_pylist()
-    return [None if v is None else v // 1_000_000 for v in values] if to_ms else values
+def _reader(schema: pa.Schema, name: str, to_ms: bool) -> Callable[[pa.RecordBatch], list[Any]]:
+    """What reads a column of batches of that schema, as ms if it is a time in ns."""
+    at = schema.get_field_index(name)
+    kind = schema.field(at).type
+    is_number = pa.types.is_integer(kind) or pa.types.is_floating(kind)
+
+    def read(batch: pa.RecordBatch) -> list[Any]:
+        column = batch.column(at)
+        # Of a few rows arrays cost more than they save.
+        if is_number and batch.num_rows > _FEW and column.null_count == 0:
+            array = column.to_numpy(zero_copy_only=False)
+            return (array // 1_000_000 if to_ms else array).tolist()  # type: ignore[no-any-return]
+        values: list[Any] = column.to_pylist()
+        return [None if v is None else v // 1_000_000 for v in values] if to_ms else values
+
+    return read
 
 
 def _sizes(batch: pa.RecordBatch) -> list[int]:

@@ -31,6 +31,7 @@ from penstock.plant.client import Subscription, subscribe
 from penstock.plant.handlers import Failure, Handler
 from penstock.plant.handlers.host import HandlerStatistics
 from penstock.plant.journal import Journal
+from penstock.plant.plant import Answer
 from penstock.plant.service import Service, serve
 
 __all__ = ["Node", "NodeStatistics", "Once", "name_of"]
@@ -92,9 +93,12 @@ class Node:
             reads: folder of the hub that the handler may read, by default `hub`;
             warm: so many arrays, handled before, are handed over once more at the start, and what comes of them is
             thrown away: the handler's state is fresh in every process;
-            token, tls: for the upstream; tell: is told of failures, reloads and what the handler prints, a line each.
-    Raises  UsageError, GroupBusy, HandlerError when there is no such file. `run` raises HandlerError when the handler does not load, SourceError when the
-            upstream refuses the key or a pattern, StorageError when nothing can be written.
+            token, tls: for the upstream; plain: it knows only the market's own words, as the market itself does: what
+            it sends while this node is not connected is missed;
+            tell: is told of failures, reloads and what the handler prints, a line each.
+    Raises  UsageError, GroupBusy, HandlerError when there is no such file. `run` raises HandlerError when the handler
+            does not load, SourceError when the upstream refuses the key or a pattern, StorageError when nothing can be
+            written.
     """
 
     def __init__(
@@ -113,12 +117,13 @@ class Node:
         trusted: bool = False,
         token: str | None = None,
         tls: ssl.SSLContext | None = None,
+        plain: bool = False,
         tell: Callable[[str], object] = lambda text: None,
     ) -> None:
         self.name = into or name_of(str(spec))
         self.hub, self.upstream = hub, upstream
-        self._options: dict[str, Any] = {"patterns": patterns, "token": token, "tls": tls}
-        subscribe(upstream, patterns, since=since).close()  # what cannot be meant is said here
+        self._options: dict[str, Any] = {"patterns": patterns, "token": token, "tls": tls, "plain": plain}
+        subscribe(upstream, patterns, since=since, plain=plain).close()  # what cannot be meant is said here
         self._since, self._warm, self._tell = since, warm, tell
         self.handler = Handler(
             spec,
@@ -135,11 +140,13 @@ class Node:
         self._arrived = asyncio.Event()
         self._stopping = asyncio.Event()
         self._news = Once()
+        self._served = 0
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def serve(self, **options: Any) -> Service:
         """Serve what the handler makes: `options` as `penstock.plant.serve` takes them. Call it once."""
         self.service = serve(self.hub, self.name, **options)
+        self.service.server.plant.on_ask = self._asked
         return self.service
 
     def statistics(self) -> NodeStatistics:
@@ -194,16 +201,22 @@ class Node:
         """Messages of the upstream into the journal."""
         while True:
             since: Any = {**self.journal.since, "*": 0} if self.journal.since else self._since
-            subscription = subscribe(self.upstream, since=since, on_status=self._status, **self._options)
+            subscription = subscribe(
+                self.upstream, since=since, on_status=self._status, on_lost=self._lost, **self._options
+            )
             self._subscription = subscription
             try:
                 async with subscription:
                     async for messages in subscription.aframes():
                         assert isinstance(messages, list)
-                        self.journal.take(messages, subscription.positions)
+                        for failure in self.journal.take(messages, subscription.positions):
+                            self._report(failure)
                         self._arrived.set()
             except SourceError as error:
-                if getattr(error, "status", None) or isinstance(error.__cause__, InvalidURI) or not error.__cause__:
+                status = getattr(error, "status", None)
+                if status == "error" and self.journal.since:
+                    error.hint = f"to begin anew: penstock stream drop {self.journal.input.name} --hub {self.hub.path}"
+                if status or isinstance(error.__cause__, InvalidURI) or not error.__cause__:
                     raise
                 self._say(f"{error}; trying again")
             await asyncio.sleep(_RETRY_S)
@@ -216,6 +229,9 @@ class Node:
         elif status.get("status") == "connected" and self._subscription is not None:
             if self._subscription.statistics().connections > 1:
                 self._tell(f"connected again to {self.upstream}")
+
+    def _lost(self, text: str) -> None:
+        self._tell(f"{text}; looking for it")
 
     # -- the handler
 
@@ -237,6 +253,7 @@ class Node:
             outcome = await self.handler(array.messages) if array.messages else None
             for failure in self.journal.settle(array.number, outcome):
                 self._report(failure)
+            self._serve_published()
 
     async def _look(self) -> None:
         """Load the handler's file again when it changed."""
@@ -252,6 +269,39 @@ class Node:
             else:
                 self._tell(f"{self.name} was loaded again")
                 self._announce("handler_reloaded", f"{self.name} was loaded again")
+
+    # -- questions
+
+    def _asked(self, question: Any, answer: Answer) -> None:
+        """In the plant's thread: have it answered in this one."""
+        if self._loop is None:
+            answer(None, "the handler is not loaded yet")
+            return
+        try:
+            asyncio.run_coroutine_threadsafe(self._answered(question, answer), self._loop)
+        except RuntimeError:  # the loop is closed
+            answer(None, "the handler has stopped")
+
+    async def _answered(self, question: Any, answer: Answer) -> None:
+        value: Any = None
+        error: str | None = "the handler has stopped"
+        try:
+            outcome = await self.handler.ask(question)
+            value, error = outcome.answer, outcome.failure.text if outcome.failure is not None else None
+            for failure in self.journal.publish(outcome.published):
+                self._report(failure)
+            self._serve_published()
+        finally:
+            if self.service is not None:
+                with contextlib.suppress(RuntimeError):
+                    self.service.call(answer, value, error)
+
+    def _serve_published(self) -> None:
+        if self.service is None or len(self.journal.published) == self._served:
+            return
+        for name in self.journal.published:
+            self.service.call(self.service.server.plant.also, name)
+        self._served = len(self.journal.published)
 
     def _report(self, failure: Failure) -> None:
         text = f"{self.name}: {failure.text}"

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from penstock.clock import WALL, Clock
 from penstock.errors import PenstockError, UnknownStream, UsageError
@@ -24,13 +24,18 @@ from penstock.plant.metrics import Metrics
 from penstock.plant.outbox import Outbox, Wire
 from penstock.plant.parcels import Encoding
 from penstock.plant.patterns import Pattern, Wanted
-from penstock.plant.protocol import Code, Policy, status
+from penstock.plant.protocol import Code, Policy, answer, status
+from penstock.plant.session import Question
 from penstock.plant.snapshot import Latest
 from penstock.plant.subscriber import Subscriber
 from penstock.tokens import Check, any_key
 
-__all__ = ["Plant", "PlantStatistics"]
+__all__ = ["Answer", "Plant", "PlantStatistics"]
 
+Answer = Callable[[Any, str | None], None]
+"""Takes what a handler answers, or why it does not."""
+
+_TURNS: Final = 4  # of each feed, before the next: pieces of the log, most of which end where an append was large
 _log: Final = logging.getLogger("penstock.plant")
 
 
@@ -88,6 +93,8 @@ class Plant:
         self._reading: dict[Subscriber, None] = {}  # those with histories
         self._timed: dict[Outbox, None] = {}  # those that conflate for an interval
         self.failed: dict[str, str] = {}
+        self.on_ask: Callable[[Any, Answer], object] | None = None
+        self._asking: Counter[Subscriber] = Counter()
         self.look(is_first=True)
 
     # -- streams
@@ -113,6 +120,11 @@ class Plant:
         for subscriber in self.subscribers:
             subscriber.join(feed)
         return feed
+
+    def also(self, name: str) -> None:
+        """Serve the stream of this name, too, from the next `look` on."""
+        if name not in self._streams:
+            self._streams.append(name)
 
     def drop(self, name: str) -> None:
         """Forget a stream that was dropped from the hub."""
@@ -161,6 +173,7 @@ class Plant:
         if self.subscribers.pop(subscriber, 0) == 0:
             return
         subscriber.detach()
+        self._asking.pop(subscriber, None)
         self._reading.pop(subscriber, None)
         self._timed.pop(subscriber.outbox, None)
         if subscriber.is_admitted:
@@ -181,6 +194,33 @@ class Plant:
         """A message of a client."""
         self.metrics.received += 1
         subscriber.received(data, self.clock.now_ns())
+
+    def asked(self, subscriber: Subscriber, question: Question) -> None:
+        """A question for the handler behind this plant: `on_ask(params, answer)` has it answered, in its own time.
+
+        `answer(value, None)` or `answer(None, error text)` is to be called once, in the plant's thread.
+        """
+        waiting = self._asking[subscriber]
+        if self.on_ask is None:
+            self._answer(subscriber, question, None, "nobody behind this plant answers questions")
+        elif waiting >= self.limits.questions:
+            self._answer(subscriber, question, None, f"too many questions: the limit is {waiting}")
+        else:
+            self._asking[subscriber] += 1
+
+            def reply(value: Any, error: str | None) -> None:
+                if subscriber in self._asking:  # else it has gone
+                    self._asking[subscriber] -= 1
+                    self._answer(subscriber, question, value, error)
+
+            self.on_ask(question.params, reply)
+
+    def _answer(self, subscriber: Subscriber, question: Question, value: Any, error: str | None) -> None:
+        frame = answer(question.id, value) if error is None else b""
+        if len(frame) > self.limits.outbox_bytes:
+            error = f"the answer has {len(frame)} bytes, the limit is {self.limits.outbox_bytes}"
+        subscriber.tell(frame if error is None else status("ask_error", error, id=question.id))
+        subscriber.outbox.flush()
 
     def tick(self) -> None:
         """Close those who show no key in time; call it a few times a second."""
@@ -228,6 +268,8 @@ class Plant:
     def publish(self, feeds: Iterable[Feed], max_rows: int = 1024) -> list[Feed]:
         """Put what is new in these feeds into the outboxes and write; returns those that had something.
 
+        One that has more than a few times `max_rows` is not `is_drained` then: it is to be published again.
+
         Edges   a stream that was dropped is forgotten; one that cannot be read is in `failed`, and the others go on.
         Cost    for each feed: reading and encoding its rows, once; for each subscriber: about 1 µs and one write.
         """
@@ -235,9 +277,12 @@ class Plant:
         busy = []
         for feed in feeds:
             try:
-                burst = feed.poll(max_rows)
-                if burst is not None:
-                    busy.append(feed)
+                for turn in range(_TURNS):
+                    burst = feed.poll(max_rows)
+                    if burst is None:
+                        break
+                    if not turn:
+                        busy.append(feed)
                     self._put(feed, burst, dirty)
             except UnknownStream:
                 self.drop(feed.name)
@@ -293,6 +338,11 @@ class Plant:
                 self.metrics.replayed += rows
                 return True
         return False
+
+    @property
+    def has_histories(self) -> bool:
+        """Whether somebody has something to be read from the log."""
+        return bool(self._reading)
 
     def wants_history(self, subscriber: Subscriber) -> None:
         """A subscriber has something to be read from the log."""

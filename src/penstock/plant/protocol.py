@@ -33,6 +33,7 @@ __all__ = [
     "Action",
     "Code",
     "Policy",
+    "answer",
     "array",
     "binary_frame",
     "parse_action",
@@ -45,7 +46,7 @@ ARROW: Final = "penstock.arrow.v1"
 """Name of the WebSocket sub-protocol whose data frames are Arrow IPC streams."""
 
 _encode = msgspec.json.Encoder().encode
-_ACTIONS: Final = ("auth", "subscribe", "unsubscribe", "snapshot")
+_ACTIONS: Final = ("auth", "subscribe", "unsubscribe", "snapshot", "ask")
 _OPTIONS: Final = ("since", "seq", "conflate", "snapshot", "policy")
 
 
@@ -96,11 +97,12 @@ class Policy(IntEnum):
 class Action:
     """What a client asks.
 
-    name      "auth", "subscribe", "unsubscribe" or "snapshot";  params  as sent, a comma list or the key
+    name      "auth", "subscribe", "unsubscribe", "snapshot" or "ask";  params  as sent, a comma list or the key
     since     None, an offset, "start", a time as text, or offsets by stream ("*": 0, all others)
     seq       whether each message is to carry its offset;  snapshot  whether the latest of each symbol comes first
     conflate  None, 0 (only the latest of each symbol whenever the client is behind), or a number of ms between frames
     policy    None, or what to do when it does not keep up
+    question, id   of "ask": any JSON value, and what the answer carries
     """
 
     name: str
@@ -110,6 +112,8 @@ class Action:
     conflate: int | None = None
     snapshot: bool = False
     policy: Policy | None = None
+    question: Any = None
+    id: int | str | None = None
 
 
 def parse_action(text: str) -> Action:
@@ -123,6 +127,8 @@ def parse_action(text: str) -> Action:
     name = found.get("action")
     if name not in _ACTIONS:
         raise UsageError(expected=f"an action of {', '.join(_ACTIONS)}", got=_cut(name))
+    if name == "ask":
+        return Action(name, "", question=found.get("params"), id=_id(found.get("id")))
     params = found.get("params", "")
     if not isinstance(params, str):
         raise UsageError(expected="params to be a text", got=_cut(params))
@@ -149,6 +155,12 @@ def _flag(found: dict[str, Any], name: str) -> bool | None:
     if value is not None and type(value) is not bool:
         raise UsageError(expected=f"{name} to be true or false", got=_cut(value))
     return value
+
+
+def _id(value: Any) -> int | str | None:
+    if value is None or type(value) is int or (type(value) is str and len(value) <= 64):
+        return value
+    raise UsageError(expected="id to be a number or a text", got=_cut(value))
 
 
 def _since(value: Any) -> int | str | dict[str, int] | None:
@@ -180,6 +192,11 @@ def _cut(value: Any) -> str:
 def status(kind: str, message: str, **facts: Any) -> bytes:
     """One status object, such as {"ev":"status","status":"success","message":"subscribed to: AM.*"}."""
     return _encode({"ev": "status", "status": kind, "message": message, **facts})
+
+
+def answer(id: int | str | None, value: Any) -> bytes:
+    """What the handler behind the plant answers to a question, as one object."""
+    return _encode({"ev": "answer", "id": id, "answer": value})
 
 
 def array(messages: Iterable[bytes]) -> bytes:

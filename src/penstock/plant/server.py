@@ -226,42 +226,41 @@ class Server:
 
     def _follow(self, feed: Feed) -> None:
         folder = self.plant.hub.streams.path(feed.name)
-        self._followers[feed] = Follower(folder, self._loop, lambda: self._ring(feed))
-        self._ring(feed)
+        self._followers[feed] = Follower(folder, self._loop, lambda: self._ring(feed), linger=self._linger)
 
     def _ring(self, feed: Feed) -> None:
         self._rung[feed] = None
-        if not self._is_pumping:
+        if len(self._followers) == 1 and not self._is_pumping:
+            self._pump()
+        elif not self._is_pumping:
             self._is_pumping = True
             # Not at once: other streams may have rung in the same turn, and all go out in one write.
             self._loop.call_soon(self._pump)
 
     def _pump(self) -> None:
         self._is_pumping = False
-        rung, self._rung = self._rung, {}
-        marks = {}
-        for feed in rung:
-            follower = self._followers.get(feed)
-            if follower is not None:
-                marks[feed] = follower.arm()  # before the look: what is appended after it rings
         if not self._is_ready:
             return
-        busy = set(self.plant.publish(marks))
-        for feed, mark in marks.items():
-            follower = self._followers[feed]
-            if feed in busy:
-                follower.linger(self._linger)
-            elif self.plant.feeds.get(feed.name) is feed and feed.name not in self.plant.failed:
-                follower.sleep(mark)
-            else:
+        rung, self._rung = self._rung, {}
+        followed = {feed: follower for feed in rung if (follower := self._followers.get(feed)) is not None}
+        for follower in followed.values():
+            follower.look()
+        began = time.perf_counter()
+        busy = self.plant.publish(followed)
+        took = time.perf_counter() - began
+        for feed, follower in followed.items():
+            follower.looked(took)
+            if self.plant.feeds.get(feed.name) is not feed or feed.name in self.plant.failed:
                 self._followers.pop(feed).stop()
+            elif not feed.is_drained:
+                self._loop.call_soon(self._ring, feed)  # others first
         if busy:
             self.pulse()
             self._due()
 
     def pulse(self) -> None:
         """Somebody may have use for history."""
-        if not self._is_replaying:
+        if not self._is_replaying and self.plant.has_histories:
             self._is_replaying = True
             self._loop.call_soon(self._replay)
 

@@ -7,6 +7,7 @@ gets the greeting and nothing else: whatever it says but `auth` closes the conne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from penstock.errors import UsageError
 from penstock.plant.limits import Limits, Rate
@@ -22,7 +23,7 @@ from penstock.plant.protocol import (
 )
 from penstock.tokens import Check
 
-__all__ = ["Act", "Ask", "Authenticated", "Close", "Reply", "Session"]
+__all__ = ["Act", "Ask", "Authenticated", "Close", "Question", "Reply", "Session"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,15 @@ class Ask:
     wrong: list[bytes]
 
 
-Act = Reply | Close | Authenticated | Ask
+@dataclass(frozen=True, slots=True)
+class Question:
+    """For the handler behind the plant: any JSON value; the answer carries `id`."""
+
+    id: int | str | None
+    params: Any
+
+
+Act = Reply | Close | Authenticated | Ask | Question
 
 _AUTH_FIRST = Close(Code.POLICY, 'authenticate first: {"action":"auth","params":KEY}')
 _MAX_WRONG = 100
@@ -103,6 +112,8 @@ class Session:
             return self._auth(action.params)
         if self.who is None:
             return [self._close(_AUTH_FIRST)]
+        if action.name == "ask":
+            return [Question(action.id, action.question)]
         return self._ask(action)
 
     def _auth(self, key: str) -> list[Act]:

@@ -22,7 +22,7 @@ from penstock.plant.outbox import Outbox, OutboxStatistics, Wire
 from penstock.plant.parcels import Encoding
 from penstock.plant.patterns import Pattern, Wanted
 from penstock.plant.protocol import Action, Code, status
-from penstock.plant.session import Act, Ask, Authenticated, Close, Reply, Session
+from penstock.plant.session import Act, Ask, Authenticated, Close, Question, Reply, Session
 
 if TYPE_CHECKING:
     from penstock.plant.plant import Plant
@@ -127,6 +127,8 @@ class Subscriber:
                 else:
                     self.tell(status("max_connections", "too many connections of this key"))
                     self.close(Code.POLICY, "too many connections of this key")
+            elif isinstance(act, Question):
+                self.plant.asked(self, act)
             else:
                 self._answer(act, now)
         self.outbox.flush()

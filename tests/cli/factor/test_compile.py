@@ -20,7 +20,7 @@ def test_what_came_out(call: Call, mine: Path, tmp_path: Path, monkeypatch: pyte
     assert lines["inputs"] == "close"
     assert lines["warm"] == "after 9 rows"
     assert lines["engine"] == "llvm, float32"
-    assert lines["state"] == "64 B per symbol, 16 values"
+    assert lines["state"] == "36 B per symbol, 9 values"
     (again,) = call("factor", "compile", "mine.py", "--dtype", "float32", "--json").json
     program = f.compile(
         {"reversal": "-rank(ts_delta(close, 5))", "trend": "close / mean(close, 10) - 1"}, dtype="float32"

@@ -62,7 +62,7 @@ def test_operators(call: Call) -> None:
             "call": "ts_min(x, n)",
             "kind": "windowed",
             "summary": "The smallest of the last n rows; the older of equal zeros.",
-            "aliases": ["rolling_min"],
+            "aliases": ["Min", "rolling_min"],
             "nan": "NaN while the window holds one",
         },
         *call("factor", "list", "--operators", "ts_std", "--json").json,

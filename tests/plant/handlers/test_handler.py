@@ -133,6 +133,13 @@ def test_what_a_handler_does_to_its_input_stays_there(tmp_path):
     assert sent == BARS
 
 
+def test_integers_that_no_machine_has_are_floats(tmp_path):
+    path = given(tmp_path, "def onmsg(m):\n    return {'a': [type(v).__name__ for v in m[0]['v']]}\n")
+    assert one(path, {"v": [1, 2**70, -(2**63) - 1, 10**400, 2**64 - 1]}).messages == [
+        {"a": ["int", "float", "float", "float", "int"]}
+    ]
+
+
 # ---- how they fail ----
 
 FAILURES = {
@@ -343,8 +350,19 @@ def test_klong_reads_a_stream(tmp_path, hub, spelling):
 def test_klong_queries(tmp_path, hub):
     pytest.importorskip("duckdb")
     program = 'onmsg::{x;ps_query("select symbol as sym, max(close) as m from bars group by 1 order by 1")}'
-    outcome = one(given(tmp_path, program, "q.kg"), *BARS, hub=tmp_path / "hub")
+    outcome = one(given(tmp_path, program, "q.kg"), *BARS, hub=tmp_path / "hub", timeout=20)
     assert outcome.messages == [{"sym": "AAPL", "m": 30.0}, {"sym": "MSFT", "m": 20.0}]
+
+
+def test_klong_queries_a_table_of_the_store(tmp_path, hub):
+    pytest.importorskip("duckdb")
+    with ps.store.open(hub) as store:
+        store.write("historical/minute", hub.streams.get("bars").read())
+        program = (
+            'onmsg::{x;ps_query("select max(close) as m from ""historical/minute"" join bars using (symbol, close)")}'
+        )
+        outcome = one(given(tmp_path, program, "q.kg"), *BARS, hub=tmp_path / "hub", timeout=20)
+    assert outcome.messages == [{"m": 30.0}]
 
 
 def test_klong_publishes_only_when_it_succeeds(tmp_path):

@@ -17,7 +17,14 @@ def test_nothing(nothing):
 
 
 def test_numbers_of_numpy_become_plain():
-    given = {"i": np.int64(3), "f": np.float32(0.5), "b": np.bool_(True), "a": np.arange(3), "n": np.nan, "inf": -np.inf}
+    given = {
+        "i": np.int64(3),
+        "f": np.float32(0.5),
+        "b": np.bool_(True),
+        "a": np.arange(3),
+        "n": np.nan,
+        "inf": -np.inf,
+    }
     got = messages(given)[0]
     assert got == {"i": 3, "f": 0.5, "b": True, "a": [0, 1, 2], "n": None, "inf": None}
     assert {type(value) for value in got.values()} == {int, float, bool, list, type(None)}
@@ -37,7 +44,10 @@ def test_arrays_of_messages_and_nested_values():
         ("a", "expected a message, a list of messages or nothing, got str 'a'"),
         ([{"a": 1}, 2], "expected a message, a list of messages or nothing, got int 2 at [1]"),
         ({1: 2}, "expected text as a key, got int 1 in the result"),
-        ({"d": datetime.date(2026, 1, 2)}, "expected a number, text, a list or a map, got date datetime.date(2026, 1, 2) at the result.d"),
+        (
+            {"d": datetime.date(2026, 1, 2)},
+            "expected a number, text, a list or a map, got date datetime.date(2026, 1, 2) at the result.d",
+        ),
         ({"b": b"x"}, "expected a number, text, a list or a map, got bytes b'x' at the result.b"),
         ({"z": 1j}, "expected a number, text, a list or a map, got complex 1j at the result.z"),
         ({"n": 1 << 64}, "expected an integer of 64 bits, got int 18446744073709551616 at the result.n"),
@@ -58,7 +68,9 @@ def test_a_value_within_itself():
 
 
 def test_frames_that_cannot_be():
-    with pytest.raises(HandlerError, match="expected a frame of at most 268435456 bytes from a handler, got one of 4294967295"):
+    with pytest.raises(
+        HandlerError, match="expected a frame of at most 268435456 bytes from a handler, got one of 4294967295"
+    ):
         wire.size(struct.pack(">I", 2**32 - 1))
     with pytest.raises(HandlerError, match="what is no frame"):
         wire.unpack(b"\xc1")

@@ -10,6 +10,7 @@ Nothing in a frame is code, and neither side believes a length over `LARGEST`.
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from typing import Any
@@ -29,16 +30,32 @@ _decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def pack(frame: dict[str, Any]) -> bytes:
-    """The bytes of a frame.
+    """The bytes of a frame. Integers over 64 bits, which JSON may have and MessagePack has not, become floats.
 
     Raises  HandlerError if it is over `LARGEST`.
     """
-    body = _encoder.encode(frame)
+    try:
+        body = _encoder.encode(frame)
+    except OverflowError:
+        body = _encoder.encode(_narrow(frame))
     if len(body) > LARGEST:
         raise HandlerError(
             expected=f"at most {LARGEST >> 20} MiB between a plant and a handler", got=f"{len(body) >> 20} MiB"
         )
     return _HEAD.pack(len(body)) + body
+
+
+def _narrow(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _narrow(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_narrow(one) for one in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
+    return value
 
 
 def size(head: bytes) -> int:

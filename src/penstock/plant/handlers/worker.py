@@ -196,9 +196,18 @@ def main(descriptor: int) -> None:
         link.sendall(body)
 
 
+def _end_with_parent() -> None:
+    """A plant that is killed cannot end a handler that hears no alarm; the kernel can (prctl(2), PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def run() -> None:
     """Be the worker of the descriptor that the command line names, and leave with 1 when the plant is gone badly."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the plant's
+    _end_with_parent()
     try:
         main(int(sys.argv[1]))
     except OSError:

@@ -30,7 +30,7 @@ def test_what_came_out(call: Call, mine: Path, tmp_path: Path, monkeypatch: pyte
     assert Path(again["file"]).parent == tmp_path / "code"
     assert Path(again["file"]).stat().st_size > again["code_bytes"] > 0
     assert (again["digest"], again["lookback"], again["inputs"]) == (program.digest, program.lookback, ["close"])
-    assert (again["state_values"], again["state_bytes"], again["stages"]) == (16, 64, 3)
+    assert (again["state_values"], again["state_bytes"], again["stages"]) == (9, 36, 3)
 
 
 def test_without_a_cache(call: Call, mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,385 @@
+"""What a server of a store does, without a network: the store's verbs, with frames in a fixed amount of memory.
+
+Every read reserves room for its frame before it begins, and keeps it until the frame is given back; large frames are
+read one at a time, since a read takes more than its frame for a moment. Rows that wait in the log are rolled when they
+would take an eighth of the memory.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import threading
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Final, NamedTuple, cast
+
+import pyarrow as pa
+
+from penstock.clock import WALL
+from penstock.errors import CorruptFile, FrameTooLarge, KeyNotFound, UsageError
+from penstock.store.cache import FrameCache, frame_bytes
+from penstock.store.frames import converted
+from penstock.store.paths import check_path, has_wildcard
+from penstock.store.query import sql
+from penstock.store.roll import roll
+from penstock.store.store import Store
+from penstock.store.table import Table, moment, row_bytes
+from penstock.store.upkeep import Maintained
+
+__all__ = ["Desk"]
+
+_PATIENCE_S: Final = 30.0
+_QUERY_S: Final = 60.0
+_WRITERS: Final = 10_000
+
+
+class _Place(NamedTuple):
+    """What a frame is of: the key of the cache."""
+
+    path: str
+    app: str
+    start: int | None
+    end: int | None
+    columns: tuple[str, ...] | None
+    as_of: int | None
+    revisions: bool
+    on_corrupt: str
+    version: tuple[int, int]
+
+    def __repr__(self) -> str:
+        return repr(self.path)
+
+
+class _Writer:
+    """Where one that writes stands: its last position, and whose turn it is."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        self.position: int | None = None
+
+
+class Desk:
+    """A store behind a memory budget. Safe for many threads; `with` closes it.
+
+    Takes   store; max_bytes: of frames held, being read and being sent; own: whether closing it closes the store;
+            rolls: roll what waits in the log when it takes too much of the memory.
+    """
+
+    def __init__(self, store: Store, max_bytes: int, *, own: bool = False, rolls: bool = True) -> None:
+        self.store, self.cache = store, FrameCache(max_bytes)
+        self._max, self._own, self._rolls = max_bytes, own, rolls
+        self._one = threading.Lock()
+        self._mutex = threading.Lock()
+        self._writers: OrderedDict[tuple[str, str], _Writer] = OrderedDict()
+        self._counts = {"reads": 0, "writes": 0, "queries": 0, "rows_out": 0, "rows_in": 0, "skipped": 0}
+        self._began = WALL.now_ns()
+
+    @property
+    def name(self) -> str:
+        """Where the store is."""
+        return str(self.store.hub.path)
+
+    # -- reading
+
+    @contextmanager
+    def lend(
+        self,
+        path: str,
+        start: Any = None,
+        end: Any = None,
+        columns: Sequence[str] | None = None,
+        *,
+        as_of: Any = None,
+        revisions: bool = False,
+        on_corrupt: str = "raise",
+    ) -> Iterator[pa.Table]:
+        """The rows of a path, as `Store.read` gives them; their bytes count as used until the block ends.
+
+        Raises  FrameTooLarge before anything is read; StoreError when the memory stays taken; what `Store.read` raises.
+        """
+        table, key = self.store.split(path)
+        low, high, known = moment(start, "start"), moment(end, "end"), moment(as_of, "as_of")
+        names = None if columns is None else tuple(columns)
+        size = self.estimate(table, key, low, high, names)
+        wish: dict[str, Any] = {"as_of": known, "revisions": revisions, "on_corrupt": on_corrupt}
+        read = partial(table.read, key, low, high, names, **wish)
+        place = _Place(path, table.app, low, high, names, known, revisions, on_corrupt, table.version())
+        if not self.cache.holds(place):
+            self.cache.evict(lambda held: cast("_Place", held)[:-1] == place[:-1])  # the same, out of date
+        # While it is read, a frame takes its room twice: as it was stored, and merged.
+        room = size if size > self._max else min(2 * size, self._max)
+        with self.cache.lend(place, room, partial(self._load, read, size), patience=_PATIENCE_S) as frame:
+            with self._mutex:
+                self._counts["reads"] += 1
+                self._counts["rows_out"] += frame.num_rows
+            yield frame
+
+    def _load(self, read: Callable[[], pa.Table], size: int) -> pa.Table:
+        if size < self._max // 16:
+            return read()
+        with self._one:
+            frame = read()
+            # What the read took beside its frame goes back to the system, not to the allocator's own store.
+            pa.default_memory_pool().release_unused()
+        return frame
+
+    def estimate(
+        self,
+        table: Table,
+        key: str | None,
+        start: int | None = None,
+        end: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> int:
+        """Bytes that a read will about take. Cost: footers of data files, once."""
+        keys = table.keys(key) if key is not None and has_wildcard(key) else [key]
+        size = 0
+        for attempt in range(3):
+            try:
+                size = sum(table.estimate(one, start, end) for one in keys)
+                break
+            except CorruptFile:
+                break  # the read says which, or passes over it
+            except FileNotFoundError:  # a vacuum was faster
+                if attempt == 2:
+                    raise
+                table.forget_state()
+        if columns is None or not size:
+            return size
+        known = [field for field in table.schema if field.name in columns]
+        whole = max(row_bytes(table.schema), 1)
+        return size * min(row_bytes(pa.schema(known)) + 8 * (len(columns) - len(known)), whole) // whole
+
+    def read(
+        self,
+        path: str,
+        start: Any = None,
+        end: Any = None,
+        columns: Sequence[str] | None = None,
+        *,
+        to: str = "arrow",
+        **options: Any,
+    ) -> Any:
+        """As `Store.read`; a frame over the budget is refused before it is read."""
+        with self.lend(path, start, end, columns, **options) as frame:
+            return converted(frame, to)
+
+    @contextmanager
+    def lend_answer(self, query: str, start: Any = None, end: Any = None, as_of: Any = None) -> Iterator[pa.Table]:
+        """The answer of a query, by duckdb, which is kept from files and from more memory than there is.
+
+        Its bytes count as used until the block ends, those of the tables it names until it is there.
+        Raises  FrameTooLarge when the tables, or the answer, do not fit; as `Store.sql`.
+        """
+        with self._mutex:
+            self._counts["queries"] += 1
+        limits: dict[str, Any] = {"engine": "duckdb", "memory": max(self._max // 2, 1 << 24), "seconds": _QUERY_S}
+        place = _Place("", uuid.uuid4().hex, None, None, None, None, False, "", (0, 0))
+        with ExitStack() as stack:
+            with _Lent(self) as lent:
+                found = sql(cast("Store", lent), query, start=start, end=end, as_of=as_of, **limits)
+                size = min(frame_bytes(found), self._max)
+            stack.enter_context(self.cache.lend(place, size, lambda: found, patience=_PATIENCE_S))
+            self.cache.evict(lambda held: held == place)  # nobody will ask for it again
+            yield found
+
+    def sql(self, query: str, *, start: Any = None, end: Any = None, as_of: Any = None, to: str = "arrow") -> Any:
+        """As `lend_answer`, to keep."""
+        with self.lend_answer(query, start, end, as_of) as found:
+            return converted(found, to)
+
+    # -- writing
+
+    def write(
+        self, path: str, data: Any, *, origin: tuple[str, int] | None = None, retry: bool = False
+    ) -> range | None:
+        """As `Store.write`. With an `origin` (who, position) what that one has written before is not written again:
+        positions at or below its last one are passed over, and None is the answer.
+
+        Takes   retry: that the rows may have been sent before, to this process or to one that was killed.
+        """
+        if origin is None:
+            found = self.store.write(path, data)
+        else:
+            who, position = origin
+            try:
+                writer = self._writer(self.store.split(path)[0].app, who)
+            except KeyNotFound:  # the first write makes the table
+                writer = self._writer(path, who)
+            with writer.turn:
+                if writer.position is None:
+                    before = self.last_origin(path, who) if retry else None
+                    writer.position = -(2**63) if before is None else before[0]
+                if position <= writer.position:
+                    with self._mutex:
+                        self._counts["skipped"] += 1
+                    return None
+                found = self.store.write(path, data, origin=(who, position))
+                writer.position = position
+        with self._mutex:
+            self._counts["writes"] += 1
+            self._counts["rows_in"] += len(found)
+        if self._rolls:
+            self._cool(path)
+        return found
+
+    def _writer(self, table: str, who: str) -> _Writer:
+        with self._mutex:
+            writer = self._writers.setdefault((table, who), _Writer())
+            self._writers.move_to_end((table, who))
+            while len(self._writers) > _WRITERS:
+                self._writers.popitem(last=False)
+            return writer
+
+    def _cool(self, path: str) -> None:
+        """Roll a table's rows when those that wait would take an eighth of the memory."""
+        table = self.store.split(path)[0]
+        waiting = table.stream.next_offset - table.rolled(table.state(fresh=False))
+        if waiting * row_bytes(table.schema) > self._max // 8:
+            waiting = table.stream.next_offset - table.rolled(table.state())
+            if waiting * row_bytes(table.schema) > self._max // 8:
+                roll(table, force=True, max_rows=max(10_000, self._max // 8 // row_bytes(table.schema)), wait=False)
+
+    def last_origin(self, path: str, who: str) -> tuple[int, int] | None:
+        """How far a source has come in a table; None when the table is not there yet."""
+        try:
+            return self.store.split(check_path(path))[0].last_origin(who)
+        except KeyNotFound:
+            return None
+
+    def create(self, name: str, schema: pa.Schema, **options: Any) -> None:
+        """As `Store.create`."""
+        self.store.create(name, schema, **options)
+
+    def drop(self, name: str) -> None:
+        """As `Store.drop`; its frames go."""
+        self.store.drop(name)
+        self.evict(name)
+
+    def maintain(self, path: str | None = None, *, force: bool = True, **options: Any) -> dict[str, Maintained]:
+        """As `Store.maintain`."""
+        return self.store.maintain(path, force=force, **options)
+
+    # -- looking
+
+    def ls(self, prefix: str = "") -> list[str]:
+        """As `Store.ls`."""
+        return self.store.ls(prefix)
+
+    def schema(self, path: str) -> pa.Schema:
+        """As `Store.schema`."""
+        return self.store.schema(path)
+
+    def evict(self, path: str = "") -> int:
+        """Let go of frames: of a table or a key, or all; returns their bytes. Those being sent stay until they are."""
+        if path:
+            check_path(path)
+
+        def wanted(held: Any) -> bool:
+            return not path or held.path == path or held.path.startswith(path + "/")
+
+        freed = self.cache.evict(wanted)
+        pa.default_memory_pool().release_unused()
+        return freed
+
+    def stats(self, level: int = 0) -> dict[str, Any]:
+        """Numbers, in JSON's types: 0 memory, configuration and counts; 1 also frames and tables; 2 also keys.
+
+        Raises  UsageError for another level.   Cost  30 µs for level 0; the others look at every table.
+        """
+        if level not in (0, 1, 2):
+            raise UsageError(expected="level 0, 1 or 2", got=repr(level), where="in stats")
+        cache = self.cache.statistics()
+        with self._mutex:
+            counts = dict(self._counts)
+        found: dict[str, Any] = {
+            "memory": {"used": cache.used, "free": cache.free, "max": cache.max, "lent": cache.lent},
+            "config": {"root_path": self.name, "max_memory": cache.max},
+            "frames": {
+                **{"held": cache.frames, "hits": cache.hits, "misses": cache.misses},
+                **{"evicted": cache.evicted, "refused": cache.refused},
+            },
+            "requests": counts,
+            "process": {
+                "pid": os.getpid(),
+                "uptime_s": (WALL.now_ns() - self._began) / 1e9,
+                "arrow_bytes": pa.total_allocated_bytes(),
+                "peak_bytes": _peak(),
+            },
+        }
+        if level:
+            places = [cast("_Place", place) for place in self.cache.keys()]
+            found["held"] = [{"path": p.path, "start": p.start, "end": p.end} for p in places]
+            found["store"] = self.store.stats(level)
+        return found
+
+    def close(self) -> None:
+        """Let all frames go, and the store, if it is its own."""
+        self.cache.evict()
+        if self._own:
+            self.store.close()
+
+    def __enter__(self) -> Desk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Desk({self.name!r})"
+
+
+def _peak() -> int:
+    """The most memory this process has had, in bytes."""
+    try:
+        with open("/proc/self/status", "rb") as file:
+            return next(int(line.split()[1]) for line in file if line.startswith(b"VmHWM")) * 1024
+    except (OSError, StopIteration):  # elsewhere than on Linux; there getrusage would count the parent's, too
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class _Lent:
+    """A store as `query.sql` needs it, whose tables are frames lent by a desk until the query is done."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk, self._stack, self._size = desk, ExitStack(), 0
+
+    def tables(self) -> list[str]:
+        return self._desk.store.tables()
+
+    def table(self, name: str) -> _LentTable:
+        self._desk.store.table(name)
+        return _LentTable(self, name)
+
+    def frame(self, name: str, start: Any, end: Any, as_of: Any) -> pa.Table:
+        desk = self._desk
+        self._size += desk.estimate(desk.store.table(name), None, moment(start, "start"), moment(end, "end"))
+        if self._size > desk._max:
+            raise FrameTooLarge(
+                expected=f"tables of at most {desk._max} bytes together",
+                got=f"about {self._size}",
+                where="in the query",
+                hint="give start and end, or give more memory",
+                size=self._size,
+                limit=desk._max,
+            )
+        return self._stack.enter_context(desk.lend(name, start, end, as_of=as_of))
+
+    def __enter__(self) -> _Lent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+class _LentTable:
+    def __init__(self, lent: _Lent, name: str) -> None:
+        self._lent, self._name = lent, name
+
+    def read(self, key: None, start: Any, end: Any, *, as_of: Any) -> pa.Table:
+        return self._lent.frame(self._name, start, end, as_of)

@@ -116,7 +116,7 @@ int main(int count, char **words) {
     said(restored(bytes, (size_t)size - 1));
     bytes[8] = 1;
     said(restored(bytes, (size_t)size));
-    bytes[8] = 2;
+    bytes[8] = 3;
     bytes[300] ^= 1;
     said(restored(bytes, (size_t)size));
     bytes[300] ^= 1;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import decimal
+import tracemalloc
 
 import duckdb
 import numpy as np
@@ -504,6 +505,25 @@ def test_strange_symbols_leave_a_stream_as_it_was():
     assert live.batch(BASE)["s"].to_pylist()[2:] == [4.0, 6.0]
 
 
+def test_a_sparse_frame_is_refused_before_its_grid_is_made():
+    count = 30_000
+    table = pa.table({"symbol": range(count), "ts_event": range(count), "close": np.ones(count)})
+    program = f.compile({"s": f.ts_sum(close, 2)})
+    tracemalloc.start()
+    try:
+        with pytest.raises(
+            FactorError,
+            match="30,000 times of 30,000 symbols are a grid of 13.4 GiB for 30,000 rows - in pyarrow Table; is each time",
+        ):
+            program.batch(table)
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+    # Of rounded times the grid is full, and is no larger than the rows.
+    rounded = table.set_column(1, "ts_event", pa.array(np.arange(count) // 15_000))
+    assert program.batch(rounded).num_rows == count
+
+
 # ---- labels of groups ----
 
 
@@ -534,6 +554,48 @@ def test_a_missing_label_has_no_group(absent):
     assert np.isnan(out).tolist() == [[False, True, False]]
     live = GROUPED.stream(n=3)
     assert np.isnan(live.step(close=[1, 2, 3], group=labels[0])["n"]).tolist() == [False, True, False]
+
+
+def ways_to_give(live):
+    """A group's row by each of the ways in."""
+    close = [1.0, 2, 3]
+    return {
+        "step": lambda row: live.step(close=close, group=row),
+        "an array": lambda row: live.step(close=close, group=np.asarray(row, live.program.dtype)),
+        "tick": lambda row: live.tick(np.array([close, row])),
+        "batch": lambda row: live.batch({"close": [close], "group": [row]}),
+        "a frame": lambda row: live.batch(
+            pa.table({"symbol": [0, 1, 2], "ts_event": [9] * 3, "close": close, "group": row})
+        ),
+    }
+
+
+@pytest.mark.parametrize("way", ways_to_give(None))
+def test_a_group_of_texts_takes_no_numbers(way):
+    live = GROUPED.stream(n=3)
+    live.step(close=[1, 2, 3], group=["b", "a", "b"])
+    live = GROUPED.stream(state=live.snapshot())
+    give = ways_to_give(live)[way]
+    with pytest.raises(
+        FactorError, match=r"expected texts for 'group', as before \('b', 'a'\), got 0.0; label a group"
+    ):
+        give([float("nan"), 0.0, 1.0])
+    give([float("nan")] * 3)
+    assert live.ordinal == 2
+    assert live.step(close=[1, 2, 3], group=["b", "a", "b"])["n"].tolist() == [-1, 0, 1]
+
+
+@pytest.mark.parametrize("way", ways_to_give(None))
+def test_a_group_of_numbers_takes_no_texts(way):
+    live = GROUPED.stream(n=3)
+    give = ways_to_give(live)[way]
+    give([float("nan")] * 3)
+    give([3.0, 1.0, 3.0])
+    for _ in range(2):
+        with pytest.raises(FactorError, match="expected numbers for 'group', as before, got 'b'; label a group"):
+            live.step(close=[1, 2, 3], group=["b", "a", "b"])
+    assert live.step(close=[1, 2, 3], group=[0, 1, 0])["n"].tolist() == [-1, 0, 1]
+    assert live.ordinal == 3
 
 
 @pytest.mark.parametrize("package", ["pandas", "polars", "arrow"])

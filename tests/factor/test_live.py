@@ -116,7 +116,10 @@ def test_what_a_stream_refuses(program, call, message):
         (lambda p: p.stream([1.5]), "expected symbols that are texts or whole numbers, got 1.5"),
         (lambda p: p.stream([None]), "expected symbols that are texts or whole numbers, got None"),
         (lambda p: p.stream(["A"], n=3), "symbols and n are both given"),
-        (lambda p: p.stream(["A"], first=-1), r"expected first a whole number from 0 to 2 \*\* 62, got -1 - in program.stream"),
+        (
+            lambda p: p.stream(["A"], first=-1),
+            r"expected first a whole number from 0 to 2 \*\* 62, got -1 - in program.stream",
+        ),
     ],
 )
 def test_universes_that_cannot_be(program, call, message):

@@ -515,3 +515,59 @@ def test_two_regressors_one_after_the_other():
         design = np.stack([np.ones(50), panel["a"][row], panel["b"][row]], axis=1)
         fit = design @ np.linalg.lstsq(design, panel["c"][row], rcond=None)[0]
         np.testing.assert_allclose(got[row], panel["c"][row] - fit, atol=1e-12)
+
+
+# ---- squares and higher powers beyond the dtype ----
+
+FREE = ("corr", "corr_or_zero", "rsquare", "skew", "kurt")
+MADE_OF_POWERS = f.compile(
+    {
+        "corr": f.ts_corr(f.field("x"), f.field("y"), 9),
+        "corr_or_zero": f.ts_corr_or_zero(f.field("x"), f.field("y"), 9),
+        "rsquare": f.ts_rsquare(f.field("x"), 9),
+        "skew": f.ts_skew(f.field("x"), 9),
+        "kurt": f.ts_kurt(f.field("x"), 9),
+        "slope": f.ts_slope(f.field("x"), 9),
+        "cov": f.ts_cov(f.field("x"), f.field("y"), 9),
+        "var": f.ts_var(f.field("x"), 9),
+    },
+    engine="numpy",
+)
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numpy"])
+@pytest.mark.parametrize("dtype, most", [("float64", 1010), ("float32", 114)])
+def test_what_is_made_of_powers_is_right_or_nan(engine, dtype, most):
+    # Times a power of two all roundings are the same: another value than the scaled one comes of a lost range.
+    program = f.compile(MADE_OF_POWERS.factors, dtype=dtype, engine=engine)
+    rng = np.random.default_rng(5)
+    x, y = rng.normal(0, 1, (2, 40, 5)).astype(dtype)
+    plain = program.batch({"x": x, "y": y})
+    tiny = np.finfo(dtype).tiny
+    there = {name: [] for name in program.outputs}
+    for power in range(-most, most + 1, most // 57):
+        scale = np.ldexp(np.ones((), dtype), power)
+        out = program.batch({"x": x * scale, "y": y})
+        for name, values in out.items():
+            power_of = 0 if name in FREE else 2 if name == "var" else 1
+            with np.errstate(over="ignore", under="ignore"):
+                want = np.ldexp(plain[name], power * power_of)
+            # Where a sum of powers is just large enough, its smallest parts may have lost digits.
+            lost = 1000 * np.finfo(dtype).eps * (1 if name in FREE else np.maximum(np.abs(want), tiny))
+            right = (values == want) | (np.abs(values - want) <= lost)
+            assert (right | np.isnan(values))[8:].all(), (name, power)
+            there[name] += [power] * bool(np.isfinite(values[8:]).all())
+    for name, powers in there.items():
+        least = {"skew": 3, "kurt": 4}.get(name, 2)
+        assert max(powers) > most / least * 0.9
+        assert min(powers) < -most / least * 0.9
+
+
+def test_a_square_that_vanishes_is_no_equal_row():
+    x = np.array([[1.0], [2], [4], [3]]) * 1e-200
+    y = np.array([[1.0], [2], [4], [3]])
+    flat = np.full((4, 1), 7.0)
+    factors = {"c": f.ts_corr_or_zero(f.field("x"), f.field("y"), 4)}
+    program = f.compile(factors, engine="numpy")
+    assert np.isnan(program.batch({"x": x, "y": y})["c"][3, 0])
+    assert program.batch({"x": flat, "y": y})["c"][3, 0] == 0

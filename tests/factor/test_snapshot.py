@@ -35,7 +35,7 @@ def test_bytes_say_what_they_are():
     data = started().snapshot()
     magic, version, size, ordinal, first, keys, fields, rows, texts, names, program, layout = START.unpack_from(data)
     assert START.size == 256
-    assert (magic, version, size, ordinal, first) == (b"PSFACTOR", 2, 8, 25, 0)
+    assert (magic, version, size, ordinal, first) == (b"PSFACTOR", 3, 8, 25, 0)
     assert (keys, fields, rows) == (3, 2, PROGRAM.layout.rows) == (3, 2, 20)
     assert program.hex() == PROGRAM.digest
     assert layout == snapshot.layout_digest("float64", (field.identity for field in PROGRAM.layout.fields))
@@ -104,9 +104,9 @@ def test_random_bytes_are_refused(raw):
 
 def test_a_later_version_is_refused():
     raw = bytearray(STATE)
-    raw[8] = 3
+    raw[8] = 4
     with pytest.raises(
-        FactorError, match="expected snapshot version 2, got version 3 .* use the release that wrote it"
+        FactorError, match="expected snapshot version 3, got version 4 .* use the release that wrote it"
     ):
         PROGRAM.stream(state=bytes(raw))
 
@@ -251,6 +251,42 @@ def test_a_longer_window_begins_with_the_rows_there_are():
     more = panel(7)["close"]
     want = shorter.batch({"close": np.concatenate([data["close"], more])})["v"][60:]
     assert after.batch({"close": more})["v"].tobytes() == want.tobytes()
+
+
+def test_what_was_warm_stays_warm_through_another_restore():
+    close_rows = panel(300)["close"]
+    nested = f.ts_mean(f.ts_sum(close, 3), 100)
+    small = f.compile({"m": nested})
+    live = small.stream(SYMBOLS)
+    live.batch({"close": close_rows[:150]})
+    # Of close two rows are there, and 199 wanted; of the sum all.
+    both = f.compile({"m": nested, "long": f.ts_mean(close, 200)})
+    wider = both.stream(state=live.snapshot())
+    assert wider.cold == {"long": 197}
+    again = both.stream(state=wider.snapshot())
+    assert again.cold == {"long": 197}
+    out = again.batch({"close": close_rows[150:180]})
+    assert out["m"].tobytes() == small.batch({"close": close_rows[:180]})["m"][150:].tobytes()
+    third = small.stream(state=both.stream(state=again.snapshot()).snapshot())
+    assert third.cold == {}
+    # What was cold is not taken for warm because its operand is.
+    above = f.compile({"a": f.ts_max(f.ts_mean(close, 200), 9)})
+    assert above.stream(state=again.snapshot()).cold == {"a": 197 - 30 + 8}
+
+
+def test_version_2_told_when_a_field_was_begun():
+    program = f.compile({"m": f.ts_mean(f.ts_sum(close, 6), 7)})
+    live = program.stream(SYMBOLS)
+    live.batch({"close": panel(8)["close"]})
+    raw = bytearray(live.snapshot()[:-16])
+    facts = list(START.unpack_from(raw))
+    at = START.size + 8 * facts[5]
+    assert np.frombuffer(raw, "<i8", 2, at).tolist() == [0, 5]
+    facts[1] = 2
+    raw[: START.size], raw[at : at + 16] = START.pack(*facts), bytes(16)
+    old = program.stream(state=sealed(bytes(raw)))
+    assert old.cold == live.cold == {"m": 3}
+    assert old.snapshot() == live.snapshot()
 
 
 def test_another_dtype_is_refused():

@@ -18,26 +18,57 @@ from penstock.errors import FactorError
 
 __all__ = ["Labels", "Panel", "as_arrow", "floats", "read"]
 
+_SPARSE = "is each time another one? Round them to the bars' ends, or take fewer symbols or a shorter time at once"
+_KINDS = "label a group by texts or by numbers all along; a stream and its snapshots know the texts they were given"
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Symbol = str | int
 
+SPARSE = 64
+"""Cells of the grid for each row of a frame that are still worth computing, if they are more than `MOST`."""
+
+MOST = 4 << 30
+"""Bytes of a sparse frame's grid, inputs and outputs, for which memory is taken."""
+
 
 class Labels:
-    """Numbers for the texts of group inputs (sector, industry), given in order of appearance."""
+    """Numbers for the texts of group inputs (sector, industry), given in order of appearance.
+
+    An input is labelled by texts or by numbers, all along: a number beside texts could be one that a text was given.
+    """
 
     def __init__(self, names: Sequence[str], known: Mapping[str, Sequence[Any]] | None = None) -> None:
         self.codes: dict[str, dict[Any, int]] = {
             name: {label: i for i, label in enumerate((known or {}).get(name, ()))} for name in names
         }
+        self._numbered: set[str] = set()
 
     def encode(self, name: str, values: Sequence[Any]) -> Array:
         """The numbers of `values`; None, NaN and "" are NaN."""
         codes = self.codes[name]
         texts = [v.decode() if isinstance(v, bytes) else v for v in values]
-        return np.array(
+        made = np.array(
             [np.nan if v is None or v == "" or v != v else codes.setdefault(str(v), len(codes)) for v in texts],
             np.float64,
         )
+        if codes and name in self._numbered:
+            label = next(iter(codes))
+            codes.clear()
+            raise FactorError(expected=f"numbers for {name!r}, as before", got=repr(label), hint=_KINDS)
+        return made
+
+    def numbers(self, name: str, values: Array) -> Array:
+        """`values` as they are.   Raises  FactorError if there is one, not NaN, for a group that had texts before."""
+        if name in self.codes and name not in self._numbered:
+            there = values[~np.isnan(values)]
+            if self.codes[name] and there.size:
+                known = ", ".join(map(repr, list(self.codes[name])[:4]))
+                raise FactorError(
+                    expected=f"texts for {name!r}, as before ({known})", got=repr(float(there[0])), hint=_KINDS
+                )
+            if there.size:
+                self._numbered.add(name)
+        return values
 
     def saved(self) -> dict[str, list[Any]]:
         return {name: list(codes) for name, codes in self.codes.items()}
@@ -67,16 +98,18 @@ def floats(value: object, name: str, dtype: np.dtype[Any], labels: Labels, where
         raise FactorError(f"{name!r} is no array: {error}", where=where) from error
     if array.dtype.kind in "fiub":
         with np.errstate(over="ignore"):  # beyond float32 is infinite
-            return np.asarray(array, dtype, order="C")
+            return labels.numbers(name, np.asarray(array, dtype, order="C"))
     if array.dtype.kind in "OUST" and name in labels.codes:
         return labels.encode(name, array.reshape(-1).tolist()).reshape(array.shape).astype(dtype)
     if array.dtype.kind == "O":
         try:
-            return np.ascontiguousarray(
+            made = np.ascontiguousarray(
                 [[_number(v) for v in row] for row in array] if array.ndim == 2 else [_number(v) for v in array], dtype
             )
         except (TypeError, ValueError, OverflowError):
             pass
+        else:
+            return labels.numbers(name, made)
     sample = _brief(array.reshape(-1)[:1].tolist()[0]) if array.size and array.dtype.kind in "OUST" else None
     raise FactorError(
         expected=f"numbers for {name!r}",
@@ -149,6 +182,7 @@ def read(
             )
     rows, times = _times(table[time], time, where)
     keys, universe = _keys(table[symbol], symbols, where)
+    _not_sparse(len(keys), times, len(universe), dtype.itemsize * (len(inputs) + len(outputs)), where)
     cell = rows * len(universe) + keys
     if len(np.unique(cell)) != len(cell):
         order = np.argsort(cell, kind="stable")
@@ -166,7 +200,7 @@ def read(
             raise FactorError(
                 f"{times} times of {len(universe)} symbols are too much memory for {len(cell)} rows",
                 where=where,
-                hint="is each time another one? Round them to the bars' ends, or take fewer symbols at once",
+                hint=_SPARSE,
             ) from None
         block.reshape(-1)[cell] = _column(table[name], name, dtype, labels, where)
         blocks.append(block)
@@ -176,6 +210,17 @@ def read(
         return back(pa.table({symbol: table[symbol], time: table[time], **flat}))
 
     return Panel(blocks, times, universe, wrap)
+
+
+def _not_sparse(rows: int, times: int, symbols: int, cell: int, where: str) -> None:
+    """Refuse a frame of few rows whose grid of times and symbols, of so many bytes per cell, would be huge."""
+    if times * symbols * cell > MOST and times * symbols > SPARSE * rows:
+        raise FactorError(
+            f"{times:,} times of {symbols:,} symbols are a grid of {times * symbols * cell / 2**30:,.1f} GiB"
+            f" for {rows:,} rows",
+            where=where,
+            hint=_SPARSE,
+        )
 
 
 def _missing(missing: Sequence[str], there: Sequence[str], where: str) -> FactorError:
@@ -342,4 +387,4 @@ def _column(column: pa.ChunkedArray, name: str, dtype: np.dtype[Any], labels: La
         )
     values = column.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
     with np.errstate(over="ignore"):  # beyond float32 is infinite
-        return np.asarray(values, dtype)
+        return labels.numbers(name, np.asarray(values, dtype))

@@ -48,8 +48,9 @@ class Live:
         self.symbols: tuple[Symbol, ...] = _universe(symbols)
         self.ordinal = first
         self._first = first
+        self._restored = first
         self._since: dict[Field, int] = {}
-        self._kept: dict[Field, tuple[int, int]] = {}
+        self._settled: list[int] | None = None
         self._born = [first] * len(self.symbols)
         self._labels = frames.Labels(program.labels, labels)
         self._handles = {name: i for i, name in enumerate((*program.inputs, *program.outputs))}
@@ -62,10 +63,12 @@ class Live:
         if state is not None:
             self._engine.load(state, self.ordinal)
         self._rows = list(self._engine.rows)
-        self._shape = (keys,)
+        self._shape, self._dtype = (keys,), self._engine.rows.dtype
+        self._groups = [i for i, name in enumerate(program.inputs) if name in program.labels]
         self._pushed = [False] * len(program.inputs)
         self._all = [True] * len(program.inputs)
         self._out: Array | None = None
+        self._shown: tuple[Array | None, Array, list[Array]] = (None, self._engine.rows, [])
         self._whole = True
         self._why = "it was interrupted, or another thread is at it"
 
@@ -108,9 +111,11 @@ class Live:
         """
         at = name if type(name) is int else self._number(name)
         # What ticks are made of goes straight in: an array of the program's own kind.
-        fits = type(values) is np.ndarray and values.dtype == self.program.dtype and values.shape == self._shape
+        fits = type(values) is np.ndarray and values.dtype is self._dtype and values.shape == self._shape
         if fits and 0 <= at < len(self._rows):
-            self._rows[at][:] = values
+            if self._groups and at in self._groups:
+                self._labels.numbers(self.program.inputs[at], values)
+            self._rows[at][...] = values
             self._pushed[at] = True
             return
         inputs = self.program.inputs
@@ -133,7 +138,7 @@ class Live:
                 KeyboardInterrupt within the row, or where a NumPy function fails (`f.cross_numpy`), the state is
                 between two rows, and refused from then on.
         """
-        if not all(self._pushed):
+        if self._pushed != self._all:
             missing = [name for name, there in zip(self.program.inputs, self._pushed, strict=True) if not there]
             raise FactorError(
                 f"no row of {', '.join(map(repr, missing))} for tick {self.ordinal}",
@@ -160,11 +165,9 @@ class Live:
             raise FactorError(
                 expected="an output", got=repr(name), hint=f"outputs are {', '.join(self.program.outputs)}"
             )
-        if self._out is None:
-            raise FactorError("there is no row yet", hint="push every input and run")
-        row: Array = self._out[at]
-        row.flags.writeable = False
-        return row
+        if self._out is None or self._shown[0] is not self._out:
+            self.block()
+        return self._shown[2][at]
 
     def _number(self, name: str | int) -> int:
         """The handle of a name; numbers of NumPy are handles too."""
@@ -175,9 +178,12 @@ class Live:
         """All outputs of the last run: (outputs, symbols), read-only, without a copy, valid until the next run."""
         if self._out is None:
             raise FactorError("there is no row yet", hint="push every input and run")
-        rows = self._out.view()
-        rows.flags.writeable = False
-        return rows
+        if self._shown[0] is not self._out:
+            # An engine fills the same memory in every tick, and views of it are made once.
+            shown = self._out[:]
+            shown.flags.writeable = False
+            self._shown = self._out, shown, list(shown)
+        return self._shown[1]
 
     def tick(self, rows: Any) -> Array:
         """One block in, one block out, in one call: what `push`, `run` and `block` do.
@@ -195,7 +201,9 @@ class Live:
                 raise FactorError(
                     expected=f"rows of shape {there.shape}: one each of {inputs}", got=str(rows.shape), where="in tick"
                 )
-        there[:] = rows
+        for i in self._groups:
+            self._labels.numbers(self.program.inputs[i], rows[i])
+        there[...] = rows
         self._pushed = self._all
         self.run()
         return self.block()
@@ -266,42 +274,48 @@ class Live:
     @property
     def cold(self) -> dict[str, int]:
         """Rows that outputs still need before they are warm for every symbol; warm ones are left out."""
-        latest = max(self._born, default=self._first)
-        since = {node: self._began(node) for node in self.program.layout.uses} if self._since else {}
-        at = self.program.warm_at(since, max(self._first, latest))
+        program = self.program
+        born = max(self._born, default=self._first)
+        at = {name: born + rows for name, rows in program.lookback.items()}
+        if self._since:
+            warm = self._warm_at()
+            at = {name: max(row, warm[program.roots[name]]) for name, row in at.items()}
         return {name: rows - self.ordinal for name, rows in at.items() if rows > self.ordinal}
 
-    def _began(self, node: Node) -> int:
-        """The row from which on all is there that the node looks back on."""
-        latest = self._first
-        for used in self.program.layout.uses[node].values():
-            asked = [(p.field, p.rows, p.shift) for p in used] if isinstance(used, tuple) else [(used, 0, 0)]
-            for field, rows, shift in asked:
-                # Where others look back further, a restored field may hold less than it could, but enough for this one.
-                count, before = self._kept.get(field, (-1, 0))
-                enough = rows + shift <= count
-                latest = max(latest, before if enough else self._since.get(field, self._first) + shift)
-        return latest
+    def _warm_at(self) -> dict[Node, int]:
+        """Per node the row from which its values are right, for symbols that have been there from the first row."""
+        since: dict[Node, int] = {}
+        for node, used in self.program.layout.uses.items():
+            each = [(p.field, p.shift) for one in used.values() if isinstance(one, tuple) for p in one]
+            each += [(one, 0) for one in used.values() if not isinstance(one, tuple)]
+            since[node] = max((self._since[field] + shift for field, shift in each), default=self._first)
+        return self.program.warm_at(since, self._first, self._restored)
+
+    def _right_since(self) -> list[int]:
+        """Per field of the layout the row from which its values are right."""
+        if self._settled is None:
+            layout = self.program.layout.fields
+            self._settled = [self._first + rows for rows in self.program.field_lookback]
+            if self._since:
+                warm = self._warm_at()
+                # What was right when it was restored: then the field tells since when it has been.
+                later = {node: row for node, row in warm.items() if row > self._restored}
+                self._settled = [max(self._since[f], later.get(f.node, 0)) for f in layout]
+        return self._settled
 
     def snapshot(self, path: str | os.PathLike[str] | None = None) -> bytes:
         """The state as bytes (see `snapshot.py`), also written to `path`. A row pushed but not run is not in it."""
         self._between_rows()
-        program = self.program
-        header = snapshot.Header(
-            program=program.digest,
-            dtype=program.dtype.name,  # type: ignore[arg-type]
-            ordinal=self.ordinal,
-            first=self._first,
-            symbols=list(self.symbols),
-            since=self._born,
-            fields=[
-                snapshot.SavedField(*f.identity, self._since.get(f, self._first), formula(f.node, 80))
-                for f in program.layout.fields
-            ],
-            outputs={name: formula(node, 80) for name, node in program.factors.items()},
-            labels=self._labels.saved(),
+        rows, layout = self.program.saved_text
+        data = snapshot.pack(
+            self._engine.save(self.ordinal),
+            ordinals=(self.ordinal, self._first),
+            born=self._born,
+            since=self._right_since(),
+            rows=rows,
+            universe=(list(self.symbols), self._labels.saved()),
+            digests=(self.program.digest, layout),
         )
-        data = snapshot.encode(header, self._engine.save(self.ordinal))
         if path is not None:
             snapshot.write(data, path)
         return data
@@ -410,6 +424,8 @@ def restore(
     universe = header.symbols if symbols is None else symbols
     live = Live(program, universe, first=header.first, labels=header.labels, executor=executor)
     live.ordinal = header.ordinal
+    # Of older snapshots nobody knows which of the values in a field are right: all of them are counted from the first.
+    live._restored = header.ordinal if header.settled else header.first
     mine = [i for i, name in enumerate(live.symbols) if name in there]
     theirs = [there[live.symbols[i]] for i in mine]
     if not mine:
@@ -434,8 +450,6 @@ def restore(
         # Of past rows the latest stand last, in both; fewer than wanted are a later beginning.
         count = min(f.rows, saved.depth * saved.parts)
         live._since[f] = saved.since if count == f.rows else max(saved.since, live.ordinal - count)
-        if f.ring:
-            live._kept[f] = count, saved.since
         stop = start + saved.depth * saved.parts
         made[f.first + f.rows - count : f.first + f.rows, mine] = planes[stop - count : stop, theirs]
     if program.layout.fields and not found:

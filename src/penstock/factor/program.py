@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
@@ -12,11 +12,11 @@ import numpy as np
 import xxhash
 
 from penstock.errors import FactorError
-from penstock.factor import frames
+from penstock.factor import frames, snapshot
 from penstock.factor import ops as _ops
 from penstock.factor.executor import Executor
 from penstock.factor.factors import Factors
-from penstock.factor.graph import Node, digests
+from penstock.factor.graph import Node, digests, formula
 from penstock.factor.layout import Layout
 from penstock.factor.live import Live, ordinal, restore
 from penstock.factor.lookback import endless, lookbacks, own
@@ -126,7 +126,7 @@ class Program:
             self.history.append((one.name, one.sentence, outputs))
             if checked:
                 check(outputs, after=f"{one.name} ({one.sentence})")
-        self._nodes = outputs
+        self.roots = outputs
         self.plan = cut(outputs)
         self._digests = digests(outputs.values(), lambda op: TABLE[op].version if op in TABLE else 1)
         self.layout = Layout.of(self.plan.nodes, self._digests)
@@ -140,6 +140,7 @@ class Program:
         rows = lookbacks(self.plan.nodes)
         self.lookback = {name: rows[node] for name, node in outputs.items()}
         self.warmup = max(self.lookback.values())
+        self.field_lookback = tuple(rows[f.node] for f in self.layout.fields)
         forever: set[Node] = set()
         for node in self.plan.nodes:
             if endless(node) or any(arg in forever for arg in node.args):
@@ -160,15 +161,29 @@ class Program:
             if id(n) in groups and id(n) not in others
         )
 
-    def warm_at(self, since: Mapping[Node, int], first: int) -> dict[str, int]:
-        """Per output the ordinal at which it is warm, if a node's state began at `since[node]`."""
+    def warm_at(self, since: Mapping[Node, int], first: int, restored: int) -> dict[Node, int]:
+        """Per node the ordinal from which its values are right, if all that it has kept is since `since[node]`.
+
+        What was right before `restored` is counted in `since` already, where it is kept, and does not matter elsewhere.
+        """
         at: dict[Node, int] = {}
         for node in self.plan.nodes:
             start = since.get(node, first)
             at[node] = max(
-                (max(at[arg], start) + rows for arg, rows in zip(node.args, own(node), strict=True)), default=first
+                (
+                    max(at[arg] if at[arg] > restored else start, start) + rows
+                    for arg, rows in zip(node.args, own(node), strict=True)
+                ),
+                default=first,
             )
-        return {name: at[node] for name, node in self._nodes.items()}
+        return at
+
+    @cached_property
+    def saved_text(self) -> tuple[bytes, bytes]:
+        """What snapshots say of the state's rows, and the layout's digest: the same in all of them."""
+        fields = [snapshot.SavedField(*f.identity, 0, formula(f.node, 80)) for f in self.layout.fields]
+        text = snapshot.rows_text(fields, {name: formula(node, 80) for name, node in self.factors.items()})
+        return text, snapshot.layout_digest(self.dtype.name, (field.identity for field in fields))
 
     def make_engine(self, keys: int, executor: Executor | None) -> Engine:
         """A machine with empty state for that many symbols.

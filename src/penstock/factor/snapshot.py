@@ -15,7 +15,8 @@
     80      16     digest of the program
     96      16     digest of the layout: programs that agree in it can take over each other's rows as they are
     112     144    0
-    256            8 bytes each: per symbol the ordinal at which it came, per field the one at which its state began
+    256            8 bytes each: per symbol the ordinal at which it came, per field the one from which its values are
+                   right: all that they are made of was there
                    the two texts, JSON (UTF-8): fields and outputs; symbols and labels
                    state, rows of the layout one after the other, one value per symbol
     end     16     xxh3 (128 bits, big endian) of all before
@@ -29,7 +30,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -48,13 +49,14 @@ __all__ = [
     "decode",
     "encode",
     "layout_digest",
+    "pack",
     "read",
     "rows_text",
     "write",
 ]
 
 MAGIC = b"PSFACTOR"
-VERSION = 2
+VERSION = 3
 START = struct.Struct("<8sII7Q8x16s16s144x")
 """What stands before the texts: magic, version, bytes of a value, ordinal, first, symbols, fields, rows, two lengths,
 digests of program and layout."""
@@ -72,7 +74,7 @@ Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class SavedField(msgspec.Struct, frozen=True):
-    """A field of the layout that was saved, and the ordinal at which its state began."""
+    """A field of the layout that was saved, and the ordinal from which its values are right (see `Header.settled`)."""
 
     node: str
     name: str
@@ -88,7 +90,11 @@ class SavedField(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True):
-    """What a snapshot says of itself. `since`: per symbol the ordinal at which it came."""
+    """What a snapshot says of itself. `since`: per symbol the ordinal at which it came.
+
+    `settled`: whether the fields' `since` count what their values are made of. Until version 3 they told when a field
+    was begun, and its first values were the NaN of operands that were not there yet.
+    """
 
     program: str
     dtype: Literal["float32", "float64"]
@@ -99,6 +105,7 @@ class Header(msgspec.Struct, frozen=True):
     fields: list[SavedField]
     outputs: dict[str, str]
     labels: dict[str, list[str]]
+    settled: bool = False
 
 
 class _Field(msgspec.Struct, frozen=True):
@@ -134,25 +141,40 @@ def layout_digest(dtype: str, identities: Iterable[tuple[str, str, int, int, boo
 
 def encode(header: Header, planes: Planes) -> bytes:
     """The snapshot of `planes` (rows, symbols)."""
-    rows = rows_text(header.fields, header.outputs)
-    universe = msgspec.json.encode(_Universe(header.symbols, header.labels))
-    state = planes.astype(planes.dtype.newbyteorder("<"), copy=False).tobytes()
-    since = np.array([*header.since, *(field.since for field in header.fields)], "<i8").tobytes()
-    start = START.pack(
-        MAGIC,
-        VERSION,
-        planes.dtype.itemsize,
-        header.ordinal,
-        header.first,
-        len(header.symbols),
-        len(header.fields),
-        len(planes),
-        len(rows),
-        len(universe),
-        bytes.fromhex(header.program),
-        layout_digest(header.dtype, (field.identity for field in header.fields)),
+    layout = layout_digest(header.dtype, (field.identity for field in header.fields))
+    return pack(
+        planes,
+        ordinals=(header.ordinal, header.first),
+        born=header.since,
+        since=[field.since for field in header.fields],
+        rows=rows_text(header.fields, header.outputs),
+        universe=(header.symbols, header.labels),
+        digests=(header.program, layout),
     )
-    body = b"".join([start, since, rows, universe, state])
+
+
+def pack(
+    planes: Planes,
+    *,
+    ordinals: tuple[int, int],
+    born: Sequence[int],
+    since: Sequence[int],
+    rows: bytes,
+    universe: tuple[list[str | int], dict[str, list[str]]],
+    digests: tuple[str, bytes],
+) -> bytes:
+    """The snapshot of `planes` (rows, symbols), for who knows what never changes in a program.
+
+    Takes   ordinals: of the next row and of the first; born, since: ordinals per symbol and per field;
+            rows: see `rows_text`; universe: symbols and labels; digests: of the program (hex) and of the layout.
+    """
+    names = msgspec.json.encode(_Universe(*universe))
+    start = START.pack(
+        *(MAGIC, VERSION, planes.dtype.itemsize, *ordinals, len(born), len(since), len(planes)),
+        *(len(rows), len(names), bytes.fromhex(digests[0]), digests[1]),
+    )
+    state = planes.astype(planes.dtype.newbyteorder("<"), copy=False).tobytes()
+    body = b"".join([start, np.array([*born, *since], "<i8").tobytes(), rows, names, state])
     return body + xxhash.xxh3_128_digest(body)
 
 
@@ -168,7 +190,7 @@ def decode(data: bytes, *, where: str = "in snapshot") -> tuple[Header, Planes]:
     if len(data) < _FIRST.size + _DIGEST:
         raise _cut(f"at least {_FIRST.size + _DIGEST}", len(data), where)
     version = int.from_bytes(data[8:12], "little")
-    if version not in (1, VERSION):
+    if version not in (1, 2, VERSION):
         raise FactorError(
             expected=f"snapshot version {VERSION}",
             got=f"version {version}",
@@ -180,8 +202,9 @@ def decode(data: bytes, *, where: str = "in snapshot") -> tuple[Header, Planes]:
     rows, keys = sum(field.depth * field.parts for field in header.fields), len(header.symbols)
     if len(header.since) != keys or len(set(header.symbols)) != keys:
         raise FactorError("the snapshot's header contradicts itself on its symbols", where=where, hint=_HINT)
-    latest = max([header.first, *header.since, *(field.since for field in header.fields)])
-    if not latest <= header.ordinal <= 1 << 62:
+    # Values of a field may be right later than now, by the rows that its operands look back.
+    far = max((field.since for field in header.fields), default=0) > 3 << 61
+    if far or not max([header.first, *header.since]) <= header.ordinal <= 1 << 62:
         raise FactorError("the snapshot's header contradicts itself on its ordinal", where=where, hint=_HINT)
     length = len(data) - _DIGEST - first
     if length != rows * keys * dtype.itemsize:
@@ -218,7 +241,7 @@ def _decode(data: bytes, where: str) -> tuple[Header, int]:
     """The header, and where the state begins."""
     if len(data) < START.size + _DIGEST:
         raise _cut(f"at least {START.size + _DIGEST}", len(data), where)
-    _, _, size, ordinal, first, keys, count, rows, texts, names, program, layout = START.unpack_from(data)
+    _, version, size, ordinal, first, keys, count, rows, texts, names, program, layout = START.unpack_from(data)
     there = START.size + 8 * (keys + count)
     _whole(data, there + texts + names + rows * keys * size + _DIGEST, where)
     since = np.frombuffer(data, "<i8", keys + count, START.size).tolist()
@@ -235,7 +258,8 @@ def _decode(data: bytes, where: str) -> tuple[Header, int]:
     if layout_digest(dtype, (field.identity for field in fields)) != layout or min(since, default=0) < 0:
         raise FactorError("the snapshot's header contradicts itself on its layout", where=where, hint=_HINT)
     header = Header(
-        program.hex(), dtype, ordinal, first, universe.symbols, since[:keys], fields, shape.outputs, universe.labels
+        *(program.hex(), dtype, ordinal, first, universe.symbols, since[:keys], fields, shape.outputs),
+        *(universe.labels, version > 2),
     )
     return header, there + texts + names
 

@@ -30,6 +30,7 @@ def stream(library: Library) -> None:
 
 def _number(library: Library) -> None:
     """`number(stream)`: symbols 0, 1, 2 …, as a snapshot tells them; false if there is no memory."""
+    library.constant("field_lookback", "i64", [str(rows) for rows in library.facts.program.field_lookback])
     labels = msgspec.json.encode({name: [] for name in library.facts.program.labels})
     before, after = b'{"symbols":[', b'],"labels":' + labels + b"}"
     fn = library.function("number", BOOL, stream=PTR)
@@ -61,10 +62,11 @@ def _new(fn: Function, symbols: Value, first: Value) -> Value:
     set_word(fn, "ordinal", first, made)
     set_word(fn, "first", first, made)
     fn.own("empty", None, made)
-    for name, count in (("born", symbols), ("since", fn.like(I64, len(facts.layout.fields)))):
-        place = get(fn, name, made)
-        with fn.loop(0, count) as i:
-            fn.store(first, fn.at(place, i, I64), 8)
+    with fn.loop(0, symbols) as i:
+        fn.store(first, fn.at(get(fn, "born", made), i, I64), 8)
+    with fn.loop(0, len(facts.layout.fields)) as i:
+        rows = fn.load(I64, fn.at(fn.place("@field_lookback"), i, I64), 8)
+        fn.store(first + rows, fn.at(get(fn, "since", made), i, I64), 8)
     return made
 
 

@@ -270,7 +270,9 @@ class Loop:
             for number, calls in enumerate(groups):
                 if calls and calls[0].cross:
                     with code.when(group == number):
-                        result.set(stretches * len(calls))
+                        # Who is alone takes all at once: in a tick, what is around a call takes as long as the call.
+                        times = code.select(named(code, "%parts") == 1, code.number(I64, 1), len(calls))
+                        result.set(stretches * times)
         return code, result.get()
 
     def _share(self, groups: list[list[Call]]) -> Code:
@@ -308,15 +310,19 @@ class Loop:
                 if not calls or not calls[0].cross:
                     along(calls, first, count, planes)
                     continue
+                alone = named(code, "%parts") == 1
                 call = code.put(I64, f"udiv i64 {number.text}, {stretches.text}")
-                begin = (number - call * stretches) * STRETCH
+                stretch = code.select(alone, number, number - call * stretches)
+                begin = stretch * STRETCH
                 end = code.select(begin + STRETCH < count, begin + STRETCH, count)
-                at = code.load(I64, code.at(named(code, "@starts", PTR), call + before, I64), 8)
                 if self.functions:  # NumPy's, which are told of which row they are called
                     place = code.at(named(code, "%context", PTR), CONTEXT.index("row"), I64)
                     code.store(named(code, "%ordinal") + first, place, 8)
-                span = f"i64 {begin.text}, i64 {end.text}, i64 {at.text}"
-                code.do(f"call void @cross(ptr %context, ptr %planes.base, ptr %scratch.base, {span})")
+                last = code.select(alone, code.number(I64, len(calls)), call + 1)
+                with code.loop(code.select(alone, 0, call), last) as one:
+                    at = code.load(I64, code.at(named(code, "@starts", PTR), one + before, I64), 8)
+                    span = f"i64 {begin.text}, i64 {end.text}, i64 {at.text}"
+                    code.do(f"call void @cross(ptr %context, ptr %planes.base, ptr %scratch.base, {span})")
                 before += len(calls)
         return code
 

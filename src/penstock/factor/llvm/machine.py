@@ -274,7 +274,8 @@ class LlvmMachine(Words):
             blocks += [
                 f"  %cells = getelementptr [64 x i8], ptr %state, i64 {self.cells.first}",
                 "  %cells.next = getelementptr i8, ptr %cells, i64 %ahead",
-                f"  call void @ahead(ptr %cells.next, i64 {self.cells.rows})",
+                f"  %cells.rows = select i1 %b.next.there, i64 {self.cells.rows}, i64 0",
+                "  call void @ahead(ptr %cells.next, i64 %cells.rows)",
             ]
         return [first for first, _ in names], blocks
 

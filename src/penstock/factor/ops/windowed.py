@@ -65,6 +65,15 @@ def _full(n: int, **_: object) -> int:
 
 
 MOMENT_NAN = "NaN while the window holds a NaN or an infinity"
+SQUARE_NAN = MOMENT_NAN + ", and where squares of deviations are beyond what the dtype holds"
+POWER_NAN = (
+    MOMENT_NAN + ", and where powers of deviations are larger than the dtype holds or too small for all its digits"
+)
+
+
+def _normal(m: Machine, x: Value) -> Value:
+    """A mask: neither infinite nor so small that digits are lost, for what was squared and is divided by."""
+    return (x >= (2.0**-1022 if m.double else 2.0**-126)) & m.finite(x)
 
 
 def _smaller(m: Machine, a: Value, b: Value) -> Value:
@@ -260,14 +269,15 @@ MOMENTS4 = Monoid("mean, m2, m3, m4", 4, lambda m, x: (x, x - x, 0.0, 0.0), _mom
     aliases=("Var", "var", "variance"),
     tolerance=16,
     degree=2,
-    nan=MOMENT_NAN,
+    nan=SQUARE_NAN,
 )
 def ts_var(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The sample variance (ddof 1) of the last n rows; exactly 0 for equal rows.
 
     State   n - 1 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     """
-    return m.window(s, MOMENTS2, n, x)[1] / (n - 1.0)
+    m2 = m.window(s, MOMENTS2, n, x)[1]
+    return m.where(m.finite(m2), m2, m.nan) / (n - 1.0)
 
 
 @windowed(
@@ -277,7 +287,7 @@ def ts_var(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     aliases=("Skew", "skew"),
     tolerance=32,
     degree=0,
-    nan=MOMENT_NAN,
+    nan=POWER_NAN,
 )
 def ts_skew(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The sample skewness of the last n rows, corrected for bias as pandas does; NaN for equal rows.
@@ -285,8 +295,9 @@ def ts_skew(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     State   n - 1 cells per key.   Cost  O(1) per row.   Source  Pébay (2008).
     """
     _, m2, m3 = m.window(s, MOMENTS3, n, x)
-    # Equal rows have m2 = m3 = 0 exactly, and 0 / 0 is the NaN that is meant.
-    return (n * math.sqrt(n - 1.0) / (n - 2.0)) * (m3 / (m2 * m.sqrt(m2)))
+    # Of equal rows m2 is 0 exactly, and NaN is meant.
+    power = m2 * m.sqrt(m2)
+    return m.where(_normal(m, power), (n * math.sqrt(n - 1.0) / (n - 2.0)) * (m3 / power), m.nan)
 
 
 @windowed(
@@ -296,7 +307,7 @@ def ts_skew(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     aliases=("Kurt", "kurt"),
     tolerance=128,
     degree=0,
-    nan=MOMENT_NAN,
+    nan=POWER_NAN,
 )
 def ts_kurt(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The sample excess kurtosis of the last n rows, corrected for bias as pandas does; NaN for equal rows.
@@ -305,7 +316,9 @@ def ts_kurt(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """
     _, m2, _, m4 = m.window(s, MOMENTS4, n, x)
     scale = n * (n + 1.0) * (n - 1.0) / ((n - 2.0) * (n - 3.0))
-    return scale * (m4 / (m2 * m2)) - 3.0 * (n - 1.0) * (n - 1.0) / ((n - 2.0) * (n - 3.0))
+    power = m2 * m2
+    made = scale * (m4 / power) - 3.0 * (n - 1.0) * (n - 1.0) / ((n - 2.0) * (n - 3.0))
+    return m.where(_normal(m, power), made, m.nan)
 
 
 def _comoments(m: Machine, a: Summary, b: Summary, na: Value, nb: Value) -> Summary:
@@ -341,7 +354,7 @@ CORRELATION = Monoid(
     aliases=("covariance", "cov", "Cov"),
     tolerance=8,
     degree=2,
-    nan=MOMENT_NAN,
+    nan=SQUARE_NAN,
 )
 def ts_cov(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     """The sample covariance (ddof 1) of the last n rows.
@@ -349,7 +362,8 @@ def ts_cov(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     State   2 n - 2 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     Unit    that of x times that of y.
     """
-    return m.window(s, COVARIANCE, n, x, y)[2] / (n - 1.0)
+    mxy = m.window(s, COVARIANCE, n, x, y)[2]
+    return m.where(m.finite(mxy), mxy, m.nan) / (n - 1.0)
 
 
 @windowed(
@@ -359,7 +373,7 @@ def ts_cov(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     aliases=("correlation", "corr", "Corr"),
     tolerance=8,
     degree=0,
-    nan=MOMENT_NAN,
+    nan=POWER_NAN,
 )
 def ts_corr(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     """Pearson's correlation of the last n rows, within ±1; NaN if one side's rows are all equal.
@@ -367,8 +381,14 @@ def ts_corr(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     State   2 n - 2 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     """
     _, _, mxy, mxx, myy = m.window(s, CORRELATION, n, x, y)
+    return _correlation(m, mxy, mxx, myy)
+
+
+def _correlation(m: Machine, mxy: Value, mxx: Value, myy: Value) -> Value:
     ratio = mxy / (m.sqrt(mxx) * m.sqrt(myy))
-    return m.where(ratio > 1.0, 1.0, m.where(ratio < -1.0, -1.0, ratio))
+    within = m.where(ratio > 1.0, 1.0, m.where(ratio < -1.0, -1.0, ratio))
+    # By an infinite square it would be 0, and by one that has vanished ±1.
+    return m.where(_normal(m, mxx) & _normal(m, myy), within, m.nan)
 
 
 @windowed(
@@ -377,7 +397,7 @@ def ts_corr(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     least={"n": 2},
     tolerance=8,
     degree=0,
-    nan=MOMENT_NAN,
+    nan=POWER_NAN,
 )
 def ts_corr_or_zero(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> Value:
     """Pearson's correlation of the last n rows, within ±1; 0 if one side's rows are all equal.
@@ -385,9 +405,8 @@ def ts_corr_or_zero(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> V
     State   2 n - 2 cells per key.   Cost  O(1) per row.   Source  Chan, Golub, LeVeque (1979).
     """
     _, _, mxy, mxx, myy = m.window(s, CORRELATION, n, x, y)
-    flat = m.present(mxy) & ((mxx == 0.0) | (myy == 0.0))
-    ratio = m.where(flat, 0.0, mxy / (m.sqrt(mxx) * m.sqrt(myy)))
-    return m.where(ratio > 1.0, 1.0, m.where(ratio < -1.0, -1.0, ratio))
+    flat = (mxy == 0.0) & ((mxx == 0.0) | (myy == 0.0))
+    return m.where(flat, 0.0, _correlation(m, mxy, mxx, myy))
 
 
 DECAY = Monoid(
@@ -440,7 +459,7 @@ def ts_slope(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     aliases=("rsquare", "Rsquare"),
     tolerance=16,
     degree=0,
-    nan=MOMENT_NAN,
+    nan=POWER_NAN,
 )
 def ts_rsquare(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """The share of the last n rows' variance that their least-squares line explains, 0 to 1; NaN for equal rows.
@@ -449,7 +468,7 @@ def ts_rsquare(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
     """
     _, mtx, mxx = m.window(s, REGRESSION, n, x)
     ratio = (mtx / mxx) * mtx / (n * (n * n - 1.0) / 12.0)
-    return m.where(ratio > 1.0, 1.0, ratio)
+    return m.where(_normal(m, mxx), m.where(ratio > 1.0, 1.0, ratio), m.nan)
 
 
 def _drawdown(m: Machine, a: Summary, b: Summary, na: Value, nb: Value) -> Summary:

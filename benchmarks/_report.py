@@ -74,12 +74,18 @@ def arguments(description: str, parts: list[str] | None = None, **defaults: int)
     """--json FILE, --rounds N, one option per keyword, and which of the parts to run (all)."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     if parts is not None:
-        parser.add_argument("parts", nargs="*", default=parts, choices=parts, metavar="part")
+        parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(parts)}; by default all")
     parser.add_argument("--json", type=Path, help="write the figures there")
     parser.add_argument("--rounds", type=int, default=3)
     for name, value in defaults.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if parts is not None:
+        # `choices` would refuse the list of all, which is the default.
+        options.parts = options.parts or parts
+        if unknown := set(options.parts) - set(parts):
+            parser.error(f"there are the parts {', '.join(parts)}, not {', '.join(sorted(unknown))}")
+    return options
 
 
 def write(path: Path | None, rows: list[dict[str, Any]], *packages: str) -> None:

@@ -167,5 +167,7 @@ def test_installed_and_broken_ones(plugin: Path, stream: penstock.log.Stream) ->
         source("broken")
     with pytest.raises(SourceError, match=r"no source named 'acm': there are acme, .*; did you mean 'acme'\?"):
         source("acm")
-    with pytest.raises(SourceError, match="no sink named 'kafka': there are file, websocket; install the package that brings it"):
+    with pytest.raises(
+        SourceError, match="no sink named 'kafka': there are file, websocket; install the package that brings it"
+    ):
         sink("kafka")

@@ -2,7 +2,7 @@
 
 Every read reserves room for its frame before it begins, and keeps it until the frame is given back; large frames are
 read one at a time, since a read takes more than its frame for a moment. Rows that wait in the log are rolled when they
-would take an eighth of the memory.
+would take a sixteenth of the memory.
 """
 
 from __future__ import annotations
@@ -237,13 +237,18 @@ class Desk:
             return writer
 
     def _cool(self, path: str) -> None:
-        """Roll a table's rows when those that wait would take an eighth of the memory."""
+        """Roll a table's rows when those that wait would take a sixteenth of the memory."""
         table = self.store.split(path)[0]
-        waiting = table.stream.next_offset - table.rolled(table.state(fresh=False))
-        if waiting * row_bytes(table.schema) > self._max // 8:
-            waiting = table.stream.next_offset - table.rolled(table.state())
-            if waiting * row_bytes(table.schema) > self._max // 8:
-                roll(table, force=True, max_rows=max(10_000, self._max // 8 // row_bytes(table.schema)), wait=False)
+        most = self._max // 16 // row_bytes(table.schema)
+
+        def waiting(fresh: bool) -> int:
+            return int(table.stream.next_offset) - table.rolled(table.state(fresh=fresh))
+
+        if waiting(False) > most and waiting(True) > most:
+            with self._one:  # it takes several times its rows, as a large read does
+                roll(table, force=True, max_rows=max(10_000, most), wait=False)
+            if waiting(True) > 4 * most:  # another process is at it, and we write faster: wait for it
+                roll(table, force=True, max_rows=max(10_000, most))
 
     def last_origin(self, path: str, who: str) -> tuple[int, int] | None:
         """How far a source has come in a table; None when the table is not there yet."""
@@ -309,6 +314,7 @@ class Desk:
                 "pid": os.getpid(),
                 "uptime_s": (WALL.now_ns() - self._began) / 1e9,
                 "arrow_bytes": pa.total_allocated_bytes(),
+                "arrow_peak_bytes": pa.default_memory_pool().max_memory(),
                 "peak_bytes": _peak(),
             },
         }

@@ -330,7 +330,11 @@ def test_only_what_the_header_names_is_seen(small, need):
     changing = [
         line.split()[-1] for line in run("nm", folder / "libsmall.so").splitlines() if line.split()[-2] in "bBdD"
     ]
-    assert sorted(name for name in changing if not name.startswith(("_", "completed."))) == ["makers", "message", "names"]
+    assert sorted(name for name in changing if not name.startswith(("_", "completed."))) == [
+        "makers",
+        "message",
+        "names",
+    ]
 
 
 def test_two_libraries_in_one_process(cc, tmp_path, need):

@@ -92,6 +92,8 @@ def test_typed_objects(vendor: Any, service: Service, bars: Any, trades: Any, hu
     bars.append(kit.bar("AAPL", 0))
 
     async def main() -> list[Any]:
+        # What the plant has not looked at yet when somebody subscribes is live to them.
+        await reaches(lambda: service.call(lambda: service.server.plant.feeds["bars"].position) == 1)
         async with Run(vendor, service.port, "AM.*", "T.AAPL") as run:
             await subscribed(service, "AM.*", "T.AAPL")
             bars.append([kit.bar("AAPL", 1), kit.bar("MSFT", 1)])

@@ -29,11 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Maintained", "Upkeep", "maintain", "run"]
 
 _VACUUM_EVERY_NS: Final = 600_000_000_000
-# Ctrl-C reaches the whole terminal's group; this process ends with the one that started it, after its step.
-_STARTED: Final = (
-    "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN);"
-    " from penstock.store.upkeep import run; run(sys.argv[1], float(sys.argv[2]))"
-)
+_STARTED: Final = "import sys; from penstock.store.upkeep import run; run(sys.argv[1], float(sys.argv[2]))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +84,10 @@ class Upkeep:
         if process:
             command = [sys.executable, "-c", _STARTED, str(store.hub.path), str(every)]
             path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path})
+            # Not of the terminal's group: Ctrl-C is for the one that started it, with which it ends after its step.
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, env={**os.environ, "PYTHONPATH": path}, start_new_session=True
+            )
         else:
             self._thread = threading.Thread(target=self._loop, name="penstock-upkeep", daemon=True)
             self._thread.start()

@@ -219,13 +219,12 @@ def test_serve_refuses_what_cannot_be_meant(call: Call, place: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_classic_session(spawn: Callable[..., subprocess.Popen[bytes]], shell: Call, place: Path) -> None:
+def test_the_classic_session(
+    spawn: Callable[..., subprocess.Popen[bytes]], shell: Call, place: Path, need: Callable[[object, str], None]
+) -> None:
     """serve, feed, collect; then ls, stats, read and the prompt, on the server that is found by itself."""
     with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", 8815))
-        except OSError:
-            pytest.skip("port 8815 is taken on this machine")
+        need(probe.connect_ex(("127.0.0.1", 8815)) != 0, "port 8815 to be free on this machine")
     server = spawn("store", "serve", "--dir", "data", "--memory", "1g")
     assert server.stderr is not None
     assert server.stderr.readline().startswith(b"penstock: store at grpc://127.0.0.1:8815: ")

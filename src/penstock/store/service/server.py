@@ -113,7 +113,10 @@ class Server:
             ending.join(drain_seconds)
             self._drained = not ending.is_alive()
             if self._upkeep is not None:
-                self._upkeep.close()
+                # A compaction under way may take minutes; the process ends by itself after it.
+                closing = threading.Thread(target=self._upkeep.close, name="penstock-store-upkeep", daemon=True)
+                closing.start()
+                closing.join(drain_seconds)
             self.desk.close()
             self._stopped.set()
         return self._drained

@@ -80,7 +80,12 @@ class Service:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Wait until it has stopped; False when `seconds` are over."""
-        self._thread.join(seconds)
+        if seconds is None:
+            # Not for ever at once: a signal may wake another thread, and this one is to hear of it.
+            while self._thread.is_alive():
+                self._thread.join(0.5)
+        else:
+            self._thread.join(seconds)
         return not self._thread.is_alive()
 
     def __enter__(self) -> Service:

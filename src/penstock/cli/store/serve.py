@@ -69,7 +69,9 @@ def serve(
     code = 0
     try:
         say(f"store at {server.url}: {server.desk.name}, {memory_bytes} bytes for frames; Ctrl-C ends")
-        server.wait()
+        # Not for ever at once: a signal may wake one of gRPC's threads, and this one is to hear of it.
+        while not server.wait(0.5):
+            pass
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Terminated:

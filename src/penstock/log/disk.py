@@ -7,10 +7,11 @@ import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from penstock.errors import DiskFull, ReadOnly, StorageError
 
-__all__ = ["storage", "storage_error"]
+__all__ = ["replacing", "storage", "storage_error", "sync_folder"]
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
@@ -63,3 +64,29 @@ def storage(folder: Path, wanted: str) -> Iterator[None]:
         if isinstance(error, StorageError):
             raise
         raise storage_error(error, folder, wanted) from error
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    """A file that takes the place of `path` in one step, durably, when the block ends; if it raises, nothing changes.
+
+    Takes   temporary: where it is written meanwhile, on the same file system.
+    """
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)

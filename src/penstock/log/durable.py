@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from penstock.log.disk import storage
+from penstock.log.disk import storage, sync_folder
 from penstock.log.format import arrow_name, index_name
-from penstock.log.segment import sync_folder
 
 __all__ = ["GroupSync", "sync_segments"]
 

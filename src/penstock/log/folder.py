@@ -132,16 +132,11 @@ class Folder:
         kind = DOCUMENT_KIND if given.equals(DOCUMENT) else TABLE_KIND
         with storage(self.path, "a new stream"):
             folder.mkdir(parents=True, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):  # dropped since the line above
-                lock = FileLock(folder / "lock")
-                try:
-                    lock.acquire()
-                    # else another process was faster, to make it or to drop it
-                    if lock.is_current() and not (folder / "meta.json").exists():
-                        Meta(name, kind, WALL.now_ns(), given, dict(attributes or {}), options).save(folder)
-                finally:
-                    lock.release()
-                    lock.close()
+            # Suppressed: it was dropped since the line above.
+            with contextlib.suppress(FileNotFoundError), FileLock.held(folder / "lock") as lock:
+                # else another process was faster, to make it or to drop it
+                if lock.is_current() and not (folder / "meta.json").exists():
+                    Meta(name, kind, WALL.now_ns(), given, dict(attributes or {}), options).save(folder)
 
     def exists(self, name: str) -> bool:
         """Whether there is such a stream."""

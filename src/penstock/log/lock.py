@@ -8,9 +8,11 @@ whoever has such locks makes new ones there (`at_fork`).
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -62,6 +64,18 @@ class FileLock:
         except BlockingIOError:
             return False
         return True
+
+    @classmethod
+    @contextlib.contextmanager
+    def held(cls, path: Path) -> Iterator[FileLock]:
+        """The lock on `path`, waited for, until the block ends."""
+        lock = cls(path)
+        try:
+            lock.acquire()
+            yield lock
+        finally:
+            lock.release()
+            lock.close()
 
     def release(self) -> None:
         """Let go; no effect when not held."""

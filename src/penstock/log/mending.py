@@ -178,16 +178,11 @@ def mend(folder: Path, first: int) -> bool:
     if not holds_rows(folder / arrow_name(first)):
         return False
     try:
-        lock = FileLock(folder / "lock")
-        try:
-            lock.acquire()
+        with FileLock.held(folder / "lock") as lock:
             if not lock.is_current() or not (folder / arrow_name(first)).exists():  # dropped meanwhile, or expired
                 return False
             if not has_header(path):
                 rebuild_index(folder, first)
-        finally:
-            lock.release()
-            lock.close()
     except FileNotFoundError:
         raise dropped(folder) from None
     except OSError as error:

@@ -14,9 +14,8 @@ import pyarrow as pa
 
 from penstock.clock import duration_ns, utc
 from penstock.errors import CorruptSegment, SchemaMismatch, UsageError
-from penstock.log.disk import storage
+from penstock.log.disk import replacing, storage
 from penstock.log.message import schema_of
-from penstock.log.segment import sync_folder
 from penstock.records import event_column, event_times, widen
 
 __all__ = [
@@ -212,15 +211,8 @@ class Meta:
         }
         temporary = folder / f"meta.json.{os.getpid()}.new"
         with storage(folder, "the description of a stream"):
-            try:
-                with temporary.open("wb") as file:
-                    file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                temporary.rename(folder / "meta.json")
-            finally:
-                temporary.unlink(missing_ok=True)
-            sync_folder(folder)
+            with replacing(folder / "meta.json", temporary) as file:
+                file.write(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,13 +37,8 @@ def repair(folder: Path, *, give_up: bool = False) -> Report:
     """
     firsts(folder)  # raises when there is no such stream
     with storage(folder, "a repair"):
-        lock = FileLock(folder / "lock")
-        try:
-            lock.acquire()
+        with FileLock.held(folder / "lock"):
             mended = _Repair(folder, give_up).run()
-        finally:
-            lock.release()
-            lock.close()
     return replace(check(folder), mended=tuple(mended))
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from penstock.clock import WALL
 from penstock.errors import CorruptSegment, UnknownStream
+from penstock.log.disk import sync_folder
 from penstock.log.format import (
     ENTRY_BYTES,
     ENTRY_DTYPE,
@@ -35,7 +36,7 @@ from penstock.log.lock import at_fork
 from penstock.log.message import Codec, schema_of
 from penstock.log.template import RowTemplate
 
-__all__ = ["EXPIRED", "SegmentFile", "Segments", "create", "dropped", "firsts", "sync_folder", "write_all"]
+__all__ = ["EXPIRED", "SegmentFile", "Segments", "create", "dropped", "firsts", "write_all"]
 
 EXPIRED: Final = ".expired"  # after the name of a data file that a retention is removing
 
@@ -97,15 +98,6 @@ def write_all(fd: int, data: bytes | bytearray | memoryview | pa.Buffer, positio
         if written == len(view):
             return
         view, position = view[written:], position + written
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 class SegmentFile:

@@ -15,8 +15,7 @@ import pyarrow.parquet as pq
 
 from penstock.clock import WALL
 from penstock.errors import StorageError
-from penstock.log.disk import storage
-from penstock.log.segment import sync_folder
+from penstock.log.disk import replacing, storage
 from penstock.store.delta import State
 
 __all__ = ["checkpoint_state", "last_version", "read_checkpoint", "write_checkpoint"]
@@ -151,12 +150,5 @@ def write_checkpoint(log: Path, state: State) -> None:
 
 def _replace(path: Path, write: Any) -> None:
     temporary = path.parent.parent / "_penstock" / f"{path.name}-{os.getpid()}.new"
-    try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, temporary) as file:
+        write(file)

@@ -23,8 +23,7 @@ from urllib.parse import quote, unquote
 
 from penstock.clock import WALL
 from penstock.errors import StorageError
-from penstock.log.disk import storage
-from penstock.log.segment import sync_folder
+from penstock.log.disk import storage, sync_folder
 from penstock.store.files import Files, LocalFiles
 
 __all__ = ["DataFile", "DeltaLog", "State", "add_action", "remove_action", "txn_action"]

@@ -9,8 +9,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from penstock.log.disk import storage
-from penstock.log.segment import sync_folder
+from penstock.log.disk import storage, sync_folder
 
 __all__ = ["Files", "LocalFiles"]
 

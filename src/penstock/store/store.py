@@ -11,6 +11,7 @@ import shutil
 import threading
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -22,9 +23,8 @@ from penstock.connect import Dataset, DatasetStatistics
 from penstock.errors import KeyNotFound, PenstockError, SchemaMismatch, StorageError, UnknownStream, UsageError
 from penstock.hub import Hub
 from penstock.hub import open as open_hub
-from penstock.log.disk import storage
+from penstock.log.disk import replacing, storage, sync_folder
 from penstock.log.lock import FileLock, at_fork
-from penstock.log.segment import sync_folder
 from penstock.records import to_batches
 from penstock.store.compact import GRACE, Progress
 from penstock.store.delta import DeltaLog
@@ -419,17 +419,10 @@ class Store:
             for found in self.path.glob(f"{_GRAVE}*"):
                 shutil.rmtree(found, ignore_errors=True)
 
-    @contextlib.contextmanager
-    def _locked(self) -> Any:
+    def _locked(self) -> AbstractContextManager[FileLock]:
         with storage(self.hub.path, "tables"):
             self.path.mkdir(exist_ok=True)
-        lock = FileLock(self.path / ".lock")
-        try:
-            lock.acquire()
-            yield
-        finally:
-            lock.release()
-            lock.close()
+        return FileLock.held(self.path / ".lock")
 
     def close(self) -> None:
         """Give open files back; a hub that was handed in stays open."""
@@ -453,12 +446,5 @@ class Store:
 def _write(path: Path, data: bytes) -> None:
     temporary = path.with_name(f"{path.name}-{os.getpid()}.new")
     with storage(path.parent, f"{len(data)} bytes"):
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.rename(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        sync_folder(path.parent)
+        with replacing(path, temporary) as file:
+            file.write(data)

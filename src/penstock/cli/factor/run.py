@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from penstock.cli import out
+from penstock.cli.deliver import deliver, target_of
 from penstock.cli.factor.data import Rows, data_options, load
 from penstock.cli.factor.follow import follow as follow_stream
 from penstock.cli.factor.options import compiled, factor_options, program_options
+from penstock.cli.formats import FORMATS, pieces
 from penstock.cli.hubs import open_hub
 from penstock.cli.out import rows_text
-from penstock.cli.outcome import say
 from penstock.cli.progress import progress
-from penstock.cli.stream.formats import BINARY, FORMATS, WRITERS, pieces
-from penstock.cli.stream.read import beside, form_of, to_stdout
 from penstock.cli.stream.when import columns_of
 from penstock.errors import FactorError, UsageError
 
@@ -102,16 +99,11 @@ def run(
         return
     if any(option is not None for option in (group, symbols, every, lateness, idle, timeout)):
         context.fail("--group, --symbols, --every, --lateness, --idle and --timeout are for --follow")
-    if as_json and form not in (None, "json"):
-        context.fail(f"--json and --format {form} are two formats; give one")
     if into is not None and (output is not None or form is not None):
         context.fail("--into takes no file and no format")
     if append and into is None:
         context.fail("--append is for --into")
-    path = None if output in (None, "-") else Path(str(output)).expanduser()
-    form = "json" if as_json else form or (form_of(path) if path is not None else "table")
-    if into is None and path is None and form in BINARY and sys.stdout.isatty():
-        context.fail(f"{form} is not for a terminal; give -o FILE, or send it into a pipe")
+    target = target_of(output, form, as_json, used=into is None)
     rows = Rows(**source)
     with ExitStack() as stack:
         stream = None
@@ -140,12 +132,7 @@ def run(
                 place = f", offsets {first:,} to {stream.next_offset:,}" if table.num_rows else ""
                 out.write(f"appended {rows_text(table.num_rows)} to {into!r}{place}\n")
             return
-    if path is None:
-        to_stdout(table, form, "--json shows all")
-        return
-    with progress(f"writing {path.name}", table.num_rows) as done, beside(path) as file:
-        WRITERS[form](table, file, done, path)
-    say(f"wrote {rows_text(table.num_rows)} to {path}")
+    deliver(table, target, "--json shows all")
 
 
 def _executor(threads: int) -> Executor:

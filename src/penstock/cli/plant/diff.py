@@ -11,7 +11,7 @@ import click
 from penstock.cli import out
 from penstock.cli.hubs import open_hub, stream_names
 from penstock.cli.outcome import DIFFERENCE
-from penstock.cli.plant.options import log_option, sized
+from penstock.cli.plant.options import handler_options, log_option
 from penstock.cli.progress import progress
 from penstock.cli.stream.when import WHEN, when
 from penstock.cli.tree import json_option
@@ -31,16 +31,7 @@ __all__ = ["diff", "facts_of"]
 )
 @click.option("--start", metavar=WHEN, help="Begin there.")
 @click.option("--stop", metavar=WHEN, help="End before that.")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="A call that takes longer is ended.",
-)
-@click.option("--memory", metavar="SIZE", default="512MiB", show_default=True, callback=sized, help="Of a call.")
-@click.option("--trusted", is_flag=True, help="All of Klong's verbs: files, processes, sockets, Python.")
+@handler_options("Of a call.")
 @click.option(
     "--hub", "--data", "hub", metavar="DIR", help="Folder of the hub.  [default: $PENSTOCK_HUB, else ./penstock-data]"
 )

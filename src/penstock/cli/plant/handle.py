@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.cli.outcome import Terminated, say
-from penstock.cli.plant.options import ca_of, home, log_option, serving, serving_options, sized, started, token_option
+from penstock.cli.plant.options import (
+    ca_of,
+    handler_options,
+    home,
+    log_option,
+    serving,
+    serving_options,
+    started,
+    token_option,
+)
 from penstock.cli.stream.when import WHEN, when
 
 if TYPE_CHECKING:
@@ -35,23 +44,7 @@ __all__ = ["handle"]
 @click.option("--plain", is_flag=True, help="The upstream knows only the market's own words.")
 @click.option("--into", metavar="NAME", help="Stream of what it makes.  [default: the handler's name]")
 @click.option("--warm", metavar="N", type=click.IntRange(min=0), default=0, help="Hand the last N arrays over again.")
-@click.option(
-    "--timeout",
-    metavar="SECONDS",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="A call that takes longer is ended.",
-)
-@click.option(
-    "--memory",
-    metavar="SIZE",
-    default="512MiB",
-    show_default=True,
-    callback=sized,
-    help="What a call may want beyond what is loaded.",
-)
-@click.option("--trusted", is_flag=True, help="All of Klong's verbs: files, processes, sockets, Python.")
+@handler_options("What a call may want beyond what is loaded.")
 @click.option("--data", metavar="DIR", help="Hub that keeps what it got and made.  [default: one of this user's]")
 @click.option("--hub", metavar="DIR", help="Hub that the handler may read and query.  [default: that of --data]")
 @token_option

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from penstock.plant import Service
 
 __all__ = [
-    "DRAIN_S", "URI", "ca_of", "count_option", "home", "log_option", "serving", "serving_options", "sized",
-    "started", "subscribing", "token_option", "tokens_file",
+    "DRAIN_S", "URI", "ca_of", "count_option", "handler_options", "home", "log_option", "serving", "serving_options",
+    "sized", "started", "subscribing", "token_option", "tokens_file",
 ]  # fmt: skip
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -43,6 +43,28 @@ def tokens_file() -> Path:
     """Where tokens are kept when no file is named."""
     base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
     return Path(base, "penstock", "tokens.json")
+
+
+def handler_options(memory: str) -> Callable[[F], F]:
+    """--timeout, --memory (of which `memory` says what it is) and --trusted: what a handler may."""
+
+    def add(function: F) -> F:
+        function = click.option(
+            "--trusted", is_flag=True, help="All of Klong's verbs: files, processes, sockets, Python."
+        )(function)
+        function = click.option(
+            "--memory", metavar="SIZE", default="512MiB", show_default=True, callback=sized, help=memory
+        )(function)
+        return click.option(
+            "--timeout",
+            metavar="SECONDS",
+            type=click.FloatRange(min=0, min_open=True),
+            default=1.0,
+            show_default=True,
+            help="A call that takes longer is ended.",
+        )(function)
+
+    return add
 
 
 def log_option(function: F) -> F:

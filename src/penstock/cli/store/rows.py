@@ -9,11 +9,10 @@ from typing import IO, Any
 import click
 
 from penstock.cli import out
+from penstock.cli.deliver import deliver, target_of
+from penstock.cli.formats import FORMATS
 from penstock.cli.outcome import say
-from penstock.cli.progress import progress
 from penstock.cli.store.where import opened, path_names, stored, time_of
-from penstock.cli.stream.formats import BINARY, FORMATS, WRITERS
-from penstock.cli.stream.read import beside, form_of, to_stdout
 from penstock.cli.stream.when import columns_of
 from penstock.errors import KeyNotFound, SourceError
 
@@ -50,24 +49,14 @@ def read(
     **where: Any,
 ) -> None:
     """Write the rows of PATH, a table, a key of it ('historical/minute/AAPL') or keys by a pattern, sorted by time."""
-    if as_json and form not in (None, "json"):
-        click.get_current_context().fail(f"--json and --format {form} are two formats; give one")
-    file = None if output in (None, "-") else Path(str(output)).expanduser()
-    form = "json" if as_json else form or (form_of(file) if file is not None else "table")
-    if file is None and form in BINARY and sys.stdout.isatty():
-        click.get_current_context().fail(f"{form} is not for a terminal; give -o FILE, or send it into a pipe")
+    target = target_of(output, form, as_json)
     corrupt = "skip" if skip_corrupt else "raise"
     options: dict[str, Any] = {"as_of": time_of(as_of), "revisions": revisions, "on_corrupt": corrupt}
     with opened(where) as store:
         table = store.read(path, time_of(start), time_of(end), columns_of(columns), **options)
     if last is not None:
         table = table.slice(max(0, table.num_rows - last))
-    if file is None:
-        to_stdout(table, form)
-        return
-    with progress(f"writing {file.name}", table.num_rows) as done, beside(file) as opened_file:
-        WRITERS[form](table, opened_file, done, file)
-    say(f"wrote {out.rows_text(table.num_rows)} to {file}")
+    deliver(table, target)
 
 
 @click.command(short_help="Write rows from a file or from stdin.")

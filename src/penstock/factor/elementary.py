@@ -13,7 +13,7 @@ import math
 
 from penstock.factor.table import Value
 
-__all__ = ["exp", "log", "pow"]
+__all__ = ["Elementary", "exp", "log", "pow"]
 
 Machine = Value
 
@@ -186,3 +186,16 @@ def pow(m: Machine, x: Value, y: Value) -> Value:
     negative = x < 0.0
     made = m.where(odd & (negative | (1.0 / x == -math.inf)), -made, made)
     return m.narrow(m.where(negative & ~whole & ordinary, math.nan, made))
+
+
+class Elementary:
+    """These three as words of a machine: a library's own differ in the last bit with version, length and neighbours."""
+
+    def log(self, x: Value) -> Value:
+        return log(self, x)
+
+    def exp(self, x: Value) -> Value:
+        return exp(self, x)
+
+    def pow(self, x: Value, y: Value) -> Value:
+        return pow(self, x, y)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.factor import elementary
+from penstock.factor.elementary import Elementary
 from penstock.factor.functions import Functions, is_function
 from penstock.factor.layout import Field, Layout, Past, turn
 from penstock.factor.ops.windowed import SHORT
@@ -44,7 +44,7 @@ class _Past:
         return found
 
 
-class NumpyMachine:
+class NumpyMachine(Elementary):
     """Blocks of rows as NumPy arrays; `ordinal` and `rows` say which rows are being computed."""
 
     def __init__(self, dtype: np.dtype[Any], keys: int) -> None:
@@ -83,16 +83,6 @@ class NumpyMachine:
 
     def floor(self, x: Any) -> Any:
         return np.floor(x)
-
-    # NumPy's own differ in the last bit with version, length and neighbours.
-    def log(self, x: Any) -> Any:
-        return elementary.log(self, x)
-
-    def exp(self, x: Any) -> Any:
-        return elementary.exp(self, x)
-
-    def pow(self, x: Any, y: Any) -> Any:
-        return elementary.pow(self, x, y)
 
     def wide(self, x: Any) -> Array:
         return np.asarray(x, np.float64)

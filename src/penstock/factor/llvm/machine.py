@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from penstock.factor import elementary
+from penstock.factor.elementary import Elementary
 from penstock.factor.graph import Node
 from penstock.factor.layout import Field, turn
 from penstock.factor.layout import Past as Look
@@ -30,7 +30,7 @@ __all__ = ["LlvmMachine", "Past", "Register", "Rows", "Words"]
 Summary = tuple[Value, ...]
 
 
-class Words:
+class Words(Elementary):
     """The words without state; `number` is the type of one value, `block` that of a row of a key block."""
 
     def __init__(self, code: Code, dtype: np.dtype[Any], lanes: int) -> None:
@@ -81,15 +81,6 @@ class Words:
     def power_of_two(self, x: Any) -> Value:
         whole = self.code.cast("fptosi", x, "i32") + 1023
         return self.code.cast("bitcast", self.code.cast("zext", whole, "i64") << 52, "double")
-
-    def log(self, x: Any) -> Any:
-        return elementary.log(self, x)
-
-    def exp(self, x: Any) -> Any:
-        return elementary.exp(self, x)
-
-    def pow(self, x: Any, y: Any) -> Any:
-        return elementary.pow(self, x, y)
 
     def single(self, x: Any) -> Value:
         """A Python number as a constant; values as they are."""

@@ -4,7 +4,6 @@ import asyncio
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from penstock.clock import ManualClock
 from penstock.connect import Dataset, DatasetStatistics
 from penstock.errors import SourceError, UsageError
 from penstock.testing import kill_at
+from penstock_tests.waiting import PATIENCE_S
 
 S = 1_000_000_000
 SCHEMA = pa.schema([pa.field("ts_event", pa.int64(), nullable=False), ("n", pa.int64())])
@@ -29,12 +29,6 @@ SCHEMA = pa.schema([pa.field("ts_event", pa.int64(), nullable=False), ("n", pa.i
 
 def table(times: list[int]) -> pa.Table:
     return pa.table({"ts_event": pa.array(times, pa.int64()), "n": list(range(len(times)))}, SCHEMA)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[penstock.Hub]:
-    with penstock.open(tmp_path / "hub") as hub:
-        yield hub
 
 
 @pytest.mark.parametrize(
@@ -78,9 +72,9 @@ def test_dicts_without_a_schema_are_documents(hub: penstock.Hub) -> None:
     stream = hub.streams.get("docs")
     runner = threading.Thread(target=data.stream, args=[stream])
     runner.start()
-    assert came.acquire(timeout=10)
+    assert came.acquire(timeout=PATIENCE_S)
     clock.advance(2)
-    runner.join(10)
+    runner.join(PATIENCE_S)
     assert stream.rows() == rows
     assert (data.statistics().batches, data.statistics().seconds) == (2, 2.0)
 
@@ -124,9 +118,9 @@ def test_as_recorded_and_faster(hub: penstock.Hub) -> None:
     runner.start()
     for step, rows in [(0.0, 1), (0.5, 3), (1.5, 4)]:
         clock.advance(step)
-        assert appended.acquire(timeout=10)
+        assert appended.acquire(timeout=PATIENCE_S)
         assert len(stream) == rows
-    runner.join(10)
+    runner.join(PATIENCE_S)
     assert data.statistics() == DatasetStatistics(rows=4, batches=3, bytes=64, seconds=2.0)
 
 

@@ -9,6 +9,7 @@ from penstock.clock import ManualClock
 from penstock.connect.pace import Pacer, speed_of
 from penstock.errors import UsageError
 from penstock.testing import ManualClock as Offered
+from penstock_tests.waiting import PATIENCE_S
 
 S = 1_000_000_000
 
@@ -59,7 +60,7 @@ def test_a_wait_ends_when_stopped() -> None:
     found: list[tuple[int, int]] = []
     waiter.start()
     stopping.set()
-    waiter.join(10)
+    waiter.join(PATIENCE_S)
     assert found == [(0, 0)]
     assert pacer.take(np.array([0]), 1) == (0, 0)
 

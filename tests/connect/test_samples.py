@@ -16,6 +16,7 @@ from penstock.connect import samples
 from penstock.connect.samples import Package, fetch
 from penstock.errors import SourceError, UsageError
 from penstock.records import TRADES
+from penstock_tests.waiting import PATIENCE_S
 
 
 def wheel(folder: Path, name: str = "penstock_sample", note: str = "x") -> Package:
@@ -99,7 +100,7 @@ def test_two_processes_at_once(cache: Path, tmp_path: Path) -> None:
     package = wheel(tmp_path / "index")
     code = f"from penstock.connect.samples import *; print(fetch({package!r}))"
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [process.communicate(timeout=60)[0].strip() for process in both]
+    said = [process.communicate(timeout=PATIENCE_S)[0].strip() for process in both]
     assert said == [str(cache / package.file)] * 2
     assert [p.name for p in cache.iterdir()] == [package.file]
 

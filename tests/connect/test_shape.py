@@ -116,7 +116,7 @@ def test_bad_cells_are_named(tmp_path: Path, text: str, message: str) -> None:
 def test_text_that_is_no_utf8(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_bytes(b"s\nok\n\xff\xfe\n")
-    with pytest.raises(SourceError, match=r"expected string, got string '.*xff.*xfe' - at .*:3, column `s`"):
+    with pytest.raises(SourceError, match=r"expected text in UTF-8, got string '.*xff.*xfe' - at .*:3, column `s`"):
         rows(path)
 
 

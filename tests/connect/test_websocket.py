@@ -5,20 +5,21 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 import penstock as ps
 from penstock.connect import WebSocket, attach
 from penstock.errors import PenstockWarning, SourceError, UsageError
 from penstock.hub import Hub
 from penstock.records import BARS, QUOTES, TRADES
+from penstock_tests.sockets import serving
+from penstock_tests.waiting import PATIENCE_S, until
 
 MS = 1_767_268_800_000
 AM = {
@@ -62,18 +63,6 @@ class Script:
         connection.close(1012)
 
 
-@contextmanager
-def serving(handler: Callable[[ServerConnection], None], port: int = 0) -> Iterator[str]:
-    with serve(handler, "127.0.0.1", port, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 class Running:
     """A source that runs in a thread."""
 
@@ -94,23 +83,10 @@ class Running:
 
     def __exit__(self, *_: object) -> None:
         self.stopping.set()
-        self.thread.join(20)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
         if self.error is not None:
             raise self.error
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with ps.open(tmp_path / "hub") as found:
-        yield found
 
 
 def once(*messages: Any) -> Callable[[ServerConnection, int], None]:
@@ -125,7 +101,7 @@ def once(*messages: Any) -> Callable[[ServerConnection, int], None]:
 
 
 def test_events_become_rows_of_their_streams(hub: Hub) -> None:
-    streams = {name: hub.streams.get(name) for name in ("bars", "trades", "quotes")}
+    streams, before = {name: hub.streams.get(name) for name in ("bars", "trades", "quotes")}, time.time_ns()
     script = Script(once([AM, T], [Q]))
     with serving(script) as url:
         source = WebSocket(url + "/stocks", subscribe=["AM.*", "T.A, Q.A"], token="k", reconnect=False)
@@ -141,7 +117,7 @@ def test_events_become_rows_of_their_streams(hub: Hub) -> None:
     }  # fmt: skip
     assert (trade["price"], trade["size"], trade["ts_event"], trade["sequence"]) == (10.5, 3, ns, 7)
     assert (quote["bid_px"], quote["bid_sz"], quote["ask_px"], quote["ask_sz"]) == (1.5, 2, 1.6, 4)
-    assert abs(trade["ts_recv"] - time.time_ns()) < 60_000_000_000
+    assert before <= trade["ts_recv"] <= time.time_ns()
     assert (found.rows, found.connections, found.skipped, found.gaps) == (3, 1, 0, 0)
 
 
@@ -316,7 +292,7 @@ def test_a_silent_server_is_left(hub: Hub) -> None:
     with serving(Script(talk)) as url:
         source = WebSocket(url, subscribe="T.*", silence=0.2, on_status=lambda _: None)
         with Running(source, stream):
-            until(lambda: len(stream) == 2)
+            until(lambda: len(stream) >= 2)
 
 
 def test_plain_json(hub: Hub) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +14,13 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
-from websockets.sync.server import ServerConnection, serve
+from websockets.sync.server import ServerConnection
 
 import penstock as ps
 from penstock.connect import Sink, WebSocketSink
 from penstock.errors import SourceError, UsageError
+from penstock_tests.sockets import serving
+from penstock_tests.waiting import PATIENCE_S, until
 
 ROWS = pa.table({"symbol": ["A", "B", "C"], "c": [1.5, float("nan"), 2.5]})
 
@@ -43,25 +43,6 @@ class Taker:
     @property
     def rows(self) -> list[Any]:
         return [row for frame in self.frames for row in frame]
-
-
-@contextmanager
-def serving(handler: Callable[[ServerConnection], None], port: int = 0) -> Iterator[str]:
-    with serve(handler, "127.0.0.1", port, compression=None) as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
-        try:
-            yield f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.002)
 
 
 def test_rows_arrive_as_arrays() -> None:
@@ -118,7 +99,7 @@ def test_what_was_not_answered_is_sent_again() -> None:
         drop_first(listener)
         drop_first(listener)
     with serving(taker, port):
-        thread.join(20)
+        thread.join(PATIENCE_S)
         until(lambda: len(taker.rows) == 3)
         assert (sink.statistics().rows, sink.statistics().frames >= 2) == (3, True)
         sink.close()
@@ -137,7 +118,7 @@ def test_a_restart_of_the_server() -> None:
 
 def test_a_put_waits_while_the_server_does_not_read() -> None:
     go = threading.Event()
-    taker = Taker(lambda connection, number: go.wait(20) and None)
+    taker = Taker(lambda connection, number: go.wait(PATIENCE_S) and None)
     big = [{"text": "x" * 1000}] * 1000
     done = threading.Event()
     with serving(taker) as url, WebSocketSink(url, max_rows=10) as sink:
@@ -145,7 +126,7 @@ def test_a_put_waits_while_the_server_does_not_read() -> None:
         thread.start()
         assert not done.wait(0.3)
         go.set()
-        assert done.wait(20)
+        assert done.wait(PATIENCE_S)
         thread.join()
         until(lambda: len(taker.rows) == 20_000)
     assert sink.statistics().connections == 1

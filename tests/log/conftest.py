@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from penstock.log import Folder, Stream
+from penstock_tests.waiting import PATIENCE_S
 
 PRICES = pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("text", pa.string())])
 
@@ -64,5 +65,5 @@ def fork() -> Iterator[Callable[..., BaseProcess]]:
     for process in children:
         if process.is_alive():
             os.kill(process.pid or 0, signal.SIGKILL)
-        process.join(20)
+        process.join(PATIENCE_S)
         process.close()

@@ -12,6 +12,13 @@ import pytest
 
 from penstock.log import Folder
 from penstock.log.bell import PAGE, Bell
+from penstock_tests.waiting import PATIENCE_S
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
 
 
 def test_a_ring_wakes_and_a_ring_before_the_wait_is_not_missed(tmp_path: Path) -> None:
@@ -19,10 +26,8 @@ def test_a_ring_wakes_and_a_ring_before_the_wait_is_not_missed(tmp_path: Path) -
     assert (tmp_path / "bell").stat().st_size == PAGE
     armed = bell.arm()
     other.ring()
-    begin = time.monotonic()
-    for _ in range(20):
-        bell.wait(armed, 0.1)  # word 0 has changed: none of these sleeps
-    assert time.monotonic() - begin < 1.5
+    # Word 0 has changed: none of these sleeps, though other processes may hold one up.
+    assert min(seconds_of(lambda: bell.wait(armed, 0.1)) for _ in range(20)) < 0.1
     bell.wait(bell.arm(), 0)
     bell.wait(bell.arm(), -1)
 
@@ -36,30 +41,34 @@ def test_ringing_without_anybody_waiting_changes_nothing(tmp_path: Path) -> None
     assert (tmp_path / "bell").read_bytes()[:8] == b"\1\0\0\0\0\0\0\0"
 
 
-def test_waking_lets_other_threads_run(tmp_path: Path) -> None:
+def test_waiting_lets_other_threads_run(tmp_path: Path) -> None:
     bell = Bell(tmp_path / "bell")
-    woken = threading.Event()
 
-    def wait() -> None:
-        while not woken.is_set():
+    def beside_a_wait() -> float:
+        """Seconds of a processor that this thread has while another one waits."""
+        begun, ended = threading.Event(), threading.Event()
+
+        def wait() -> None:
+            begun.set()
             bell.wait(bell.arm(), 0.1)
+            ended.set()
 
-    thread = threading.Thread(target=wait)
-    thread.start()
-    counted = 0
-    end = time.monotonic() + 0.05
-    while time.monotonic() < end:
-        counted += 1
-    woken.set()
-    bell.ring()
-    thread.join(5)
-    assert not thread.is_alive()
-    assert counted > 1000
+        thread = threading.Thread(target=wait)
+        thread.start()
+        begun.wait()
+        began = time.thread_time()
+        while not ended.is_set():
+            pass
+        thread.join()
+        return time.thread_time() - began
+
+    # Until the interpreter lets the other thread begin, 5 ms may go by. A loaded machine may leave less, not each time.
+    assert any(beside_a_wait() > 0.02 for _ in range(100))
 
 
 def echo(path: Path, pipe: Connection) -> None:
     stream = Folder(path).stream("s")
-    tail = stream.tail(timeout=20)
+    tail = stream.tail(timeout=PATIENCE_S)
     pipe.send("ready")
     for batch in tail:
         pipe.send(batch.num_rows)
@@ -74,11 +83,11 @@ def test_an_append_wakes_another_process(
     stream = hub.stream("s")
     ours, theirs = Pipe()
     fork(echo, hub.path, theirs)
-    assert ours.poll(20)
+    assert ours.poll(PATIENCE_S)
     assert ours.recv() == "ready"
     for i in range(20):
         stream.append({"i": i})
-        assert ours.poll(5), "nobody was woken within 5 s"
+        assert ours.poll(PATIENCE_S), "nobody was woken"
         assert ours.recv() == 1
 
 
@@ -88,15 +97,13 @@ def test_polling_where_the_page_cannot_be_mapped(tmp_path: Path, hub: Folder) ->
         bell = Bell(path)
         assert bell.arm() == 0
         bell.ring()
-        begin = time.monotonic()
-        for _ in range(30):
-            bell.wait(0, 1)  # from 50 µs to 5 ms, not the second that was asked for
-        assert time.monotonic() - begin < 5
+        took = [seconds_of(lambda: bell.wait(0, 0.1)) for _ in range(30)]  # noqa: B023
+        assert min(took[-10:]) < 0.1  # from 50 µs to 5 ms, not what was asked for
         bell.awake()
         assert bell._poll_s == 50e-6
     stream = hub.stream("s")
     stream._bell = Bell(tmp_path / "a folder")
-    tail = stream.tail(timeout=10)
+    tail = stream.tail(timeout=PATIENCE_S)
     threading.Timer(0.02, lambda: Folder(hub.path).stream("s").append({"a": 1})).start()
     assert next(tail).num_rows == 1
 

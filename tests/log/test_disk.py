@@ -15,9 +15,11 @@ import pyarrow as pa
 import pytest
 
 from penstock.errors import CorruptSegment, DiskFull, PenstockWarning, ReadOnly, StorageError, UnknownStream
-from penstock.log import Folder, Position, Stream
+from penstock.log import Folder, Position
 from penstock.log.disk import storage, storage_error
 from penstock.log.format import ENTRY_BYTES, arrow_name, index_name
+from penstock_tests.damage import numbers
+from penstock_tests.waiting import PATIENCE_S
 
 PAGE = 4096
 
@@ -53,10 +55,6 @@ def disk(tmp_path: Path, need: Callable[[object, str], None]) -> Iterator[Disk]:
         yield Disk(path)
     finally:
         subprocess.run(["umount", "-l", str(path)], check=False)
-
-
-def numbers(stream: Stream) -> list[int]:
-    return list(stream.read()["n"].to_pylist())
 
 
 def test_nothing_acknowledged_is_lost_and_nothing_refused_stays(disk: Disk, prices: pa.Schema) -> None:
@@ -230,10 +228,10 @@ def test_the_bell_is_no_bus_error(disk: Disk, fork: Callable[..., BaseProcess]) 
         os._exit(0 if sum(batch.num_rows for batch in tail) == 1 else 1)
 
     process = fork(child)
-    process.join(20)
+    process.join(PATIENCE_S)
     assert process.exitcode == 0
     there = Folder(disk.path / "hub").stream("s")
-    tail = there.tail(timeout=10)
+    tail = there.tail(timeout=PATIENCE_S)
     disk.free()
     threading.Timer(0.02, lambda: stream.append({"i": 1})).start()
     assert next(tail).num_rows == 1

@@ -16,6 +16,7 @@ from penstock.errors import CorruptSegment, ReadOnly, StorageError, UnknownStrea
 from penstock.log import Folder, Position, Stream
 from penstock.log.format import Kind, pack
 from penstock.records import TRADES
+from penstock_tests.waiting import PATIENCE_S
 
 ODD = [
     "a/../b",
@@ -177,7 +178,7 @@ def test_drop_stops_every_producer_and_reader(doomed: Stream, hub: Folder, again
     waiting = threading.Thread(target=wait)
     waiting.start()
     hub.drop("s")
-    waiting.join(10)
+    waiting.join(PATIENCE_S)
     assert len(caught) == 1
     calls: list[Callable[[], object]] = [
         lambda: producer.append({"n": 8}),
@@ -290,7 +291,7 @@ def test_two_drop_at_once(hub: Folder) -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(PATIENCE_S)
         assert sorted(results) == ["dropped", "unknown", "unknown", "unknown"]
     for folder in others:
         folder.close()
@@ -323,7 +324,7 @@ def test_making_and_dropping_at_once(hub: Folder) -> None:
             continue
     stop.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert errors == []
     for folder in others:
         folder.close()
@@ -359,7 +360,7 @@ def test_a_read_only_hub_can_be_read_and_followed(hub: Folder, readonly: Path, p
     assert found.read()["n"].to_pylist() == [1, 2]
     assert found.metadata().groups == {"g": 1}
     assert [item.offset for item in found.buffer("g")] == [1]
-    tail = found.tail(timeout=5)
+    tail = found.tail(timeout=PATIENCE_S)
     threading.Timer(0.02, lambda: stream.append({"n": 3})).start()
     assert next(tail)["n"].to_pylist() == [3]
     for call in (

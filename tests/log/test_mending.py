@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,9 +14,10 @@ import pytest
 
 from penstock.errors import CorruptSegment, PenstockWarning, StorageError, UnknownStream
 from penstock.log import Folder, Stream
-from penstock.log.format import ENTRY_BYTES, ENTRY_DTYPE, Kind, arrow_name, digest, index_name, pack, unpack
+from penstock.log.format import ENTRY_BYTES, Kind, arrow_name, digest, pack, unpack
 from penstock.log.lock import FileLock
 from penstock.records import TRADES
+from penstock_tests.damage import append_bytes, data_of, entries_of, flip, index_of, numbers
 
 Again = Callable[..., Stream]
 
@@ -41,35 +40,6 @@ def segments(hub: Folder, prices: pa.Schema) -> Stream:
         if i % 10 == 9 and i < 29:
             found.seal()
     return found
-
-
-def data_of(stream: Stream, first: int = 0) -> Path:
-    return stream._folder / arrow_name(first)
-
-
-def index_of(stream: Stream, first: int = 0) -> Path:
-    return stream._folder / index_name(first)
-
-
-def entries_of(stream: Stream, first: int = 0) -> Any:
-    return np.frombuffer(index_of(stream, first).read_bytes(), ENTRY_DTYPE)
-
-
-def append_bytes(path: Path, data: bytes) -> None:
-    with path.open("ab") as file:
-        file.write(data)
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        [byte] = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte ^ 4]))
-
-
-def numbers(stream: Stream, *bounds: Any) -> list[int]:
-    return list(stream.read(*bounds)["n"].to_pylist())
 
 
 # -- torn tails
@@ -427,14 +397,8 @@ def test_a_corrupt_stream_can_be_dropped(hub: Folder, again: Again) -> None:
         hub.drop("s")
         assert hub.names() == []
         with pytest.raises(UnknownStream, match="was dropped"):
-            append_for_a_moment(producer)
-
-
-def append_for_a_moment(stream: Stream) -> None:
-    """An index that was removed is missed within a millisecond."""
-    end = time.monotonic() + 1
-    while time.monotonic() < end:
-        stream.append({"a": 3})
+            while True:  # an index that was removed is missed within a millisecond
+                producer.append({"a": 3})
 
 
 def test_no_file_stays_open_or_mapped_for_long(hub: Folder, prices: pa.Schema) -> None:

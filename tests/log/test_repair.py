@@ -6,9 +6,7 @@ import os
 import random
 import shutil
 import threading
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +16,11 @@ import pytest
 from penstock.errors import CorruptSegment, PenstockWarning, ReadOnly, UnknownStream
 from penstock.log import Damage, Folder, Stream
 from penstock.log.check import check
-from penstock.log.format import ENTRY_DTYPE, arrow_name, index_name
+from penstock.log.format import arrow_name
 from penstock.log.repair import repair
 from penstock.log.retention import remove
+from penstock_tests.damage import data_of, entries_of, flip, index_of, numbers, spoil
+from penstock_tests.waiting import PATIENCE_S
 
 Again = Callable[..., Stream]
 
@@ -34,38 +34,6 @@ def stream(hub: Folder, prices: pa.Schema) -> Stream:
         if i % 10 == 9 and i < 29:
             found.seal()
     return found
-
-
-def data_of(stream: Stream, first: int = 0) -> Path:
-    return stream._folder / arrow_name(first)
-
-
-def index_of(stream: Stream, first: int = 0) -> Path:
-    return stream._folder / index_name(first)
-
-
-def entry_of(stream: Stream, first: int, number: int) -> Any:
-    return np.frombuffer(index_of(stream, first).read_bytes(), ENTRY_DTYPE)[number]
-
-
-def flip(path: Path, at: int) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        [byte] = file.read(1)
-        file.seek(at)
-        file.write(bytes([byte ^ 16]))
-
-
-def spoil(path: Path, at: int, data: bytes) -> None:
-    with path.open("r+b") as file:
-        file.seek(at)
-        file.write(data)
-
-
-def numbers(stream: Stream) -> list[int]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PenstockWarning)
-        return list(stream.read()["n"].to_pylist())
 
 
 def test_a_good_stream(stream: Stream, hub: Folder) -> None:
@@ -133,16 +101,16 @@ def test_what_is_mended_without_a_loss(what: str, stream: Stream, again: Again) 
 
 
 LOST: dict[str, tuple[list[Damage], Callable[[Stream], Any], set[int]]] = {
-    "message": ([Damage.MESSAGE], lambda s: flip(data_of(s, 10), int(entry_of(s, 10, 6)["position"]) + 900), {15}),
-    "first message": ([Damage.MESSAGE], lambda s: flip(data_of(s, 0), int(entry_of(s, 0, 1)["position"]) + 150), {0}),
+    "message": ([Damage.MESSAGE], lambda s: flip(data_of(s, 10), int(entries_of(s, 10)[6]["position"]) + 900), {15}),
+    "first message": ([Damage.MESSAGE], lambda s: flip(data_of(s, 0), int(entries_of(s, 0)[1]["position"]) + 150), {0}),
     "last message": (
         [Damage.MESSAGE],
-        lambda s: flip(data_of(s, 20), int(entry_of(s, 20, 10)["position"]) + 150),
+        lambda s: flip(data_of(s, 20), int(entries_of(s, 20)[10]["position"]) + 150),
         {29},
     ),
     "data truncated": (
         [Damage.MESSAGE] * 3,
-        lambda s: os.truncate(data_of(s, 10), int(entry_of(s, 10, 8)["position"]) + 5),
+        lambda s: os.truncate(data_of(s, 10), int(entries_of(s, 10)[8]["position"]) + 5),
         {17, 18, 19},
     ),
     "no data, first": ([Damage.NO_DATA], lambda s: data_of(s, 0).unlink(), set(range(10))),
@@ -161,12 +129,12 @@ def only_a_creation(stream: Stream) -> None:
 
 
 def entry_and_message(stream: Stream) -> None:
-    spoil(data_of(stream, 10), int(entry_of(stream, 10, 4)["position"]), b"?" * 200)
+    spoil(data_of(stream, 10), int(entries_of(stream, 10)[4]["position"]), b"?" * 200)
     spoil(index_of(stream, 10), 3 * 128, bytes(3 * 128))
 
 
 def both_cut_off(stream: Stream) -> None:
-    os.truncate(data_of(stream, 10), int(entry_of(stream, 10, 4)["position"]))
+    os.truncate(data_of(stream, 10), int(entries_of(stream, 10)[4]["position"]))
     os.truncate(index_of(stream, 10), 4 * 128)
 
 
@@ -200,19 +168,15 @@ def test_what_only_giving_up_mends(what: str, stream: Stream, again: Again) -> N
     offsets = fresh.read(columns=["_offset"])["_offset"].to_pylist()
     assert offsets == [*expected, 30]
     for start in sorted(lost)[:2]:
-        assert numbers_from(fresh, start) == [n for n in [*expected, 30] if n >= start]
+        assert numbers(fresh, start) == [n for n in [*expected, 30] if n >= start]
         assert fresh.read(start, start + 1).num_rows == 0
     assert [row for chunk in fresh.chunks() for row in chunk.batch["n"].to_pylist()] == [*expected, 30]
     assert fresh.repair(give_up=True).mended == ()
 
 
-def numbers_from(stream: Stream, start: int) -> list[int]:
-    return list(stream.read(start)["n"].to_pylist())
-
-
 @pytest.mark.filterwarnings("ignore::penstock.errors.PenstockWarning")
 def test_the_bytes_of_lost_rows_are_kept(stream: Stream, again: Again) -> None:
-    entry = entry_of(stream, 10, 6)
+    entry = entries_of(stream, 10)[6]
     flip(data_of(stream, 10), int(entry["position"]) + 900)
     bad = data_of(stream, 10).read_bytes()[int(entry["position"]) : int(entry["position"] + entry["length"])]
     report = again("s").repair(give_up=True)
@@ -274,7 +238,7 @@ def test_checking_while_producers_append(stream: Stream, again: Again) -> None:
         report = stream.check()
         assert report.is_good, report.problems
     stop.set()
-    thread.join(20)
+    thread.join(PATIENCE_S)
 
 
 def test_dictionaries_are_recovered_too(hub: Folder, again: Again) -> None:

@@ -11,6 +11,8 @@ from penstock.log import Folder, Position, Retention, Stream
 from penstock.log.format import arrow_name, index_name
 from penstock.log.retention import expire, remove
 from penstock.log.segment import EXPIRED, firsts
+from penstock_tests.damage import numbers
+from penstock_tests.waiting import PATIENCE_S
 
 Again = Callable[..., Stream]
 
@@ -24,10 +26,6 @@ def stream(hub: Folder, prices: pa.Schema) -> Stream:
         if i % 10 == 9 and i < 49:
             found.seal()
     return found
-
-
-def numbers(stream: Stream) -> list[int]:
-    return list(stream.read()["n"].to_pylist())
 
 
 def test_by_bytes(stream: Stream, again: Again) -> None:
@@ -144,7 +142,7 @@ def test_reading_all_while_rows_expire(hub: Folder, prices: pa.Schema, again: Ag
         stream.append({"n": i, "text": "x" * 80})
     done.set()
     for thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE_S)
     assert errors == []
 
 

@@ -9,8 +9,6 @@ import shutil
 import signal
 import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,11 +22,11 @@ from hypothesis import strategies as st
 
 import penstock as ps
 from penstock import window as W
-from penstock.errors import PenstockWarning
 from penstock.log import Group, Stream
 from penstock.testing import ManualClock
 from penstock.window import history, runner
 from penstock.window.results import Results
+from penstock_tests.children import Point, points, quiet, relay, storm
 
 ROWS = pa.schema(
     [
@@ -142,59 +140,6 @@ def rows(producer: int, start: int, count: int, now: int, rng: random.Random) ->
 # -- processes
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Killed producers leave bytes that the next one cuts off, and says so. Everything else is an error."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*no append had committed", PenstockWarning)
-        yield
-
-
-def spawn(path: Path, job: Callable[[], object]) -> int:
-    """A child that does `job`; what it raises is in `path`."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads; none of them works for the child
-        child = os.fork()
-    if child:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        return child
-    try:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        with quiet():
-            job()
-        os._exit(0)
-    except KeyboardInterrupt:
-        os._exit(-signal.SIGINT % 256)
-    except BaseException:
-        with (path / "failed").open("a") as file:
-            traceback.print_exc(file=file)
-    finally:
-        os._exit(1)
-
-
-def ended(path: Path, child: int) -> int:
-    """Its exit code; an error of its own is one of the test."""
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert not (path / "failed").exists(), (path / "failed").read_text()
-    return code
-
-
-def kill(path: Path, child: int, by: signal.Signals = signal.SIGKILL) -> None:
-    os.kill(child, by)
-    if by is signal.SIGKILL:
-        assert ended(path, child) == -by
-        return
-    deadline = time.monotonic() + 1
-    while os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
-        time.sleep(0.001)
-        if time.monotonic() > deadline:  # Python drops an interrupt that comes while it tidies up an object
-            os.kill(child, by)
-            deadline = time.monotonic() + 1
-    assert ended(path, child) == -by % 256
-
-
 def produce(path: Path, producer: int) -> NoReturn:
     """Append for ever; restarted, go on behind what is there."""
     stream = ps.open(path).streams.get("in")
@@ -213,31 +158,26 @@ def consume(path: Path, case: Case) -> None:
     case.streaming(ps.open(path), "g", "out").apply(case.fn)
 
 
-def storm(path: Path, case: Case, kills: int) -> int:
-    """Kill consumer and producers `kills` times; returns the number of rows that are there then."""
+def killed(path: Path, case: Case, kills: int, rows: int) -> None:
+    """Kill consumer and producers `kills` times, until so many rows are there."""
     with ps.open(path) as hub:
         hub.streams.get("in", schema=ROWS, **case.stream)
-    jobs: dict[str, Callable[[], object]] = {
-        "consumer": lambda: consume(path, case),
-        "first": lambda: produce(path, 0),
-        "second": lambda: produce(path, 1),
-    }
-    rng = random.Random()
-    children = {name: spawn(path, job) for name, job in jobs.items()}
-    try:
-        for _ in range(kills):
-            name = rng.choices(list(jobs), (6, 1, 1))[0]
-            time.sleep(min(rng.expovariate(20), 0.2))
-            # An interrupt, too, may come between any two steps, and lets the consumer save what it has.
-            kill(path, children.pop(name), rng.choice((signal.SIGKILL, signal.SIGKILL, signal.SIGINT)))
-            children[name] = spawn(path, jobs[name])
-        time.sleep(0.05)
-    finally:
-        for child in children.values():
-            os.kill(child, signal.SIGKILL)
-        for child in children.values():
-            os.waitpid(child, 0)
-    assert not (path / "failed").exists(), (path / "failed").read_text()
+    storm(
+        path,
+        {
+            "consumer": (6, lambda: consume(path, case)),
+            "first": (1, lambda: produce(path, 0)),
+            "second": (1, lambda: produce(path, 1)),
+        },
+        kills,
+        enough=lambda: there(path) > rows,
+        mean_s=1 / 20,
+        # An interrupt, too, may come between any two steps, and lets the consumer save what it has.
+        signals=(signal.SIGKILL, signal.SIGKILL, signal.SIGINT),
+    )
+
+
+def there(path: Path) -> int:
     with ps.open(path) as hub:
         return hub.streams.get("in").next_offset
 
@@ -293,39 +233,18 @@ def pairs(stream: Stream) -> Iterator[tuple[int, int]]:
 @pytest.mark.parametrize("name", ["each row", "relaxed", "bars"])
 def test_killed_a_few_times(tmp_path: Path, name: str) -> None:
     case = NAMED[name]
-    assert storm(tmp_path, case, 4) > 0
+    killed(tmp_path, case, 4, 0)
     check(tmp_path, case)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_killed_at_random_instants(tmp_path: Path, case: Case) -> None:
-    assert storm(tmp_path, case, 30) > 100
+    killed(tmp_path, case, 30, 100)
     check(tmp_path, case)
 
 
 # -- killed at each place where something is written
-
-
-def dying_at(thing: Any, name: str, *, after: bool) -> Callable[[pytest.MonkeyPatch, int], None]:
-    """Ends the process right before or after the n-th call."""
-
-    def point(patch: pytest.MonkeyPatch, call: int) -> None:
-        real = getattr(thing, name)
-        left = [call]
-
-        def dying(*args: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if not left[0] and not after:
-                os._exit(9)
-            found = real(*args, **options)
-            if not left[0]:
-                os._exit(9)
-            return found
-
-        patch.setattr(thing, name, dying)
-
-    return point
 
 
 PLACES = [
@@ -340,46 +259,38 @@ PLACES = [
     (os, "pwrite"),
     (os, "rename"),
 ]
-POINTS = {
-    f"{name} {'after' if after else 'before'}": dying_at(thing, name, after=after)
-    for thing, name in PLACES
-    for after in (False, True)
-}
+POINTS = points(PLACES)
 
 
-def relay(path: Path, case: Case, point: Callable[[pytest.MonkeyPatch, int], None], deaths: int) -> int:
-    """Consumers that each end at the point, one call later than the one before; returns how many did."""
+def killed_at(path: Path, case: Case, point: Point) -> int:
+    """Consumers that each end at the point; returns how many did."""
     with ps.open(path) as hub:
-        stream = hub.streams.get("in", schema=ROWS, **case.stream)
+        hub.streams.get("in", schema=ROWS, **case.stream)
     rng = random.Random(5)
     now = time.time_ns()
     clock = ManualClock(now)
-    died = n = 0
-    for call in range(1, deaths + 1):
-        with quiet(), ps.open(path) as hub:
-            stream = hub.streams.get("in")
+    n = 0
+
+    def before() -> None:
+        nonlocal n
+        with ps.open(path) as hub:
             for _ in range(4):
-                stream.append(rows(0, n, 5, now + n * 3 * MS, rng))
+                hub.streams.get("in").append(rows(0, n, 5, now + n * 3 * MS, rng))
                 n += 5
         clock.advance(0.02)
 
-        def job(call: int = call) -> None:
-            runner.SNAPSHOT_S = (0.0, 1.0)[call % 2]  # type: ignore[misc]
-            with pytest.MonkeyPatch.context() as patch:
-                streaming = case.streaming(ps.open(path), "g", "out")
-                point(patch, call)
-                streaming.apply(case.fn, blocking=False)
+    def make(call: int) -> Callable[[], object]:
+        runner.SNAPSHOT_S = (0.0, 1.0)[call % 2]  # type: ignore[misc]
+        streaming = case.streaming(ps.open(path), "g", "out")
+        return lambda: streaming.apply(case.fn, blocking=False)
 
-        code = ended(path, spawn(path, job))
-        assert code in (0, 9)
-        died += code == 9
-    return died
+    return relay(path, point, 4, before=before, make=make)
 
 
 @pytest.mark.parametrize("point", ["put after", "commit before", "save_state before", "pwrite after"])
 def test_killed_at_a_place(tmp_path: Path, point: str) -> None:
     case = NAMED["event time"]
-    assert relay(tmp_path, case, POINTS[point], 4) > 0
+    assert killed_at(tmp_path, case, POINTS[point]) > 0
     check(tmp_path, case)
 
 
@@ -390,7 +301,7 @@ def test_killed_at_every_place(tmp_path: Path, name: str) -> None:
     for point, dying in POINTS.items():
         path = tmp_path / point
         path.mkdir()
-        died[point] = relay(path, case, dying, 4)
+        died[point] = killed_at(path, case, dying)
         check(path, case)
         shutil.rmtree(path)
     assert sum(died.values()) > 30, died

@@ -30,34 +30,11 @@ from penstock.errors import (
 from penstock.log import Position
 from penstock.testing import ManualClock
 from penstock.window import history, runner
+from penstock_tests.rows import EVENTS, events, left, ns, numbers
+from penstock_tests.waiting import PATIENCE_S
 
 NOW = {"blocking": False}
-EVENTS = pa.schema({"ts_event": pa.int64(), "key": pa.string(), "n": pa.int64()})
 S = 1_000_000_000
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[ps.Hub]:
-    with ps.open(tmp_path / "hub") as found:
-        yield found
-
-
-def numbers(hub: ps.Hub, count: int) -> ps.log.Stream:
-    stream = hub.streams.get("s")
-    start = stream.next_offset
-    stream.append([{"n": start + n} for n in range(count)])
-    return stream
-
-
-def events(hub: ps.Hub, *times: float) -> ps.log.Stream:
-    stream = hub.streams.get("e", schema=EVENTS)
-    start = stream.next_offset
-    stream.append([{"ts_event": int(t * S), "key": "k", "n": start + n} for n, t in enumerate(times)])
-    return stream
-
-
-def ns(window: ps.Window) -> list[int]:
-    return [row["n"] for row in window.data]
 
 
 def listed(window: ps.Window) -> dict[str, Any]:
@@ -66,10 +43,6 @@ def listed(window: ps.Window) -> dict[str, Any]:
 
 def results(hub: ps.Hub, name: str = "out") -> list[list[int]]:
     return [row["of"] for row in hub.streams.get(name).rows()]
-
-
-def left(hub: ps.Hub, name: str = "s", group: str = "default") -> list[int]:
-    return [item.offset for item in hub.streams.get(name).buffer(group)]
 
 
 def folder(hub: ps.Hub, name: str = "s") -> Path:
@@ -771,10 +744,10 @@ def test_documents_that_become_a_table(hub: ps.Hub) -> None:
     try:
         with ps.open(hub.path) as other:
             other.streams.get("e").append(pa.table({"ts_event": [10 * S, 11 * S, 13 * S], "n": [0, 1, 2]}))
-        assert seen.wait(10)
+        assert seen.wait(PATIENCE_S)
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(PATIENCE_S)
     forget(hub, "e")
     hub.streams.get("e").append(pa.table({"ts_event": [15 * S], "n": [3]}))
     hub.streams.get("e", lazy=True, interval=2, into="out", **NOW).apply(consumer)

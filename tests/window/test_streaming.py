@@ -19,33 +19,11 @@ import penstock as ps
 from penstock import window as W
 from penstock.errors import ConsumerFailed, GroupBusy, OffsetError, UsageError, WindowError
 from penstock.testing import ManualClock
+from penstock_tests.rows import EVENTS, events, left, ns, numbers
+from penstock_tests.waiting import PATIENCE_S
 
 NOW = {"blocking": False}
-EVENTS = pa.schema({"ts_event": pa.int64(), "key": pa.string(), "n": pa.int64()})
 S = 1_000_000_000
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[ps.Hub]:
-    with ps.open(tmp_path / "hub") as found:
-        yield found
-
-
-def numbers(hub: ps.Hub, count: int, name: str = "s") -> ps.log.Stream:
-    stream = hub.streams.get(name)
-    stream.append([{"n": n} for n in range(count)])
-    return stream
-
-
-def events(hub: ps.Hub, *times: float, key: str = "k") -> ps.log.Stream:
-    stream = hub.streams.get("e", schema=EVENTS)
-    start = stream.next_offset
-    stream.append([{"ts_event": int(t * S), "key": key, "n": start + n} for n, t in enumerate(times)])
-    return stream
-
-
-def ns(window: ps.Window) -> list[int]:
-    return [row["n"] for row in window.data]
 
 
 def run(streaming: Any, **limits: Any) -> list[list[int]]:
@@ -53,10 +31,6 @@ def run(streaming: Any, **limits: Any) -> list[list[int]]:
     out: list[list[int]] = []
     streaming.apply(lambda window: out.append(ns(window)), **{**NOW, **limits})
     return out
-
-
-def left(hub: ps.Hub, name: str = "s", group: str = "default") -> list[int]:
-    return [item.offset for item in hub.streams.get(name).buffer(group)]
 
 
 @contextlib.contextmanager
@@ -77,7 +51,7 @@ def running(streaming: Any, fn: Callable[[ps.Window], Any], **limits: Any) -> It
         yield stop
     finally:
         stop.set()
-        thread.join(20)
+        thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert not failed, failed
 
@@ -159,7 +133,7 @@ def test_relaxed(hub: ps.Hub) -> None:
     numbers(hub, 2)
     assert run(streaming) == []
     clock.advance(3)
-    assert run(streaming) == [[0, 1]]
+    assert run(streaming) == [[3, 4]]
 
 
 def test_sliding(hub: ps.Hub) -> None:
@@ -308,7 +282,7 @@ def test_stop_event_while_waiting(hub: ps.Hub) -> None:
     numbers(hub, 1)
     seen = threading.Event()
     with running(hub.streams.get("s", lazy=True), lambda window: seen.set()):
-        assert seen.wait(10)
+        assert seen.wait(PATIENCE_S)
 
 
 def test_timeout(hub: ps.Hub) -> None:
@@ -329,7 +303,7 @@ def test_blocking_waits_for_rows(hub: ps.Hub) -> None:
     with running(streaming, consumer):
         for n in range(3):
             stream.append({"n": n})
-            assert came.acquire(timeout=10)
+            assert came.acquire(timeout=PATIENCE_S)
         assert streaming.statistics().rows == 3
     assert out == [[0], [1], [2]]
 
@@ -341,7 +315,7 @@ def test_flush(hub: ps.Hub) -> None:
     assert left(hub) == []
     assert run(streaming) == []
     numbers(hub, 6)
-    assert run(streaming) == [[0, 1, 2, 3, 4], [5]]
+    assert run(streaming) == [[7, 8, 9, 10, 11], [12]]
 
 
 def test_flush_when_stopped(hub: ps.Hub) -> None:
@@ -465,7 +439,7 @@ def test_start(hub: ps.Hub) -> None:
         for number, start in enumerate(["start", "end", 1, 7, between, between.isoformat()])
     }
     found = {start: run(streaming) for start, streaming in streamings.items()}
-    rows = [[0], [1], [2], [0], [1]]
+    rows = [[n] for n in range(5)]
     assert found == {
         "start": rows,
         "end": [],
@@ -475,9 +449,10 @@ def test_start(hub: ps.Hub) -> None:
         between.isoformat(): rows[3:],
     }
     numbers(hub, 4)
-    assert run(streamings["end"]) == [[0], [1], [2], [3]]
-    assert run(streamings[7]) == [[2], [3]]
-    assert run(streamings[between]) == [[0], [1], [2], [3]]  # a group that is there goes on where it stands
+    rest = [[n] for n in range(5, 9)]
+    assert run(streamings["end"]) == rest
+    assert run(streamings[7]) == rest[2:]
+    assert run(streamings[between]) == rest  # a group that is there goes on where it stands
 
 
 def test_start_by_event_time(hub: ps.Hub) -> None:
@@ -518,7 +493,7 @@ def test_seek_while_a_consumer_runs(hub: ps.Hub) -> None:
     seen = threading.Event()
     streaming = hub.streams.get("s", lazy=True)
     with running(streaming, lambda window: seen.set()):
-        assert seen.wait(10)
+        assert seen.wait(PATIENCE_S)
         with pytest.raises(GroupBusy):
             streaming.seek(0)
 
@@ -687,7 +662,7 @@ def test_a_group_has_one_consumer(hub: ps.Hub) -> None:
     numbers(hub, 1)
     seen = threading.Event()
     with running(hub.streams.get("s", lazy=True), lambda window: seen.set()):
-        assert seen.wait(10)
+        assert seen.wait(PATIENCE_S)
         with pytest.raises(GroupBusy, match=r"group 'default' of stream 's' is held by process \d+"):
             hub.streams.get("s", lazy=True, **NOW).apply(lambda window: None)
         assert run(hub.streams.get("s", lazy=True, group="other")) == [[0]]
@@ -697,21 +672,21 @@ def test_standby_takes_over(hub: ps.Hub) -> None:
     stream = numbers(hub, 1)
     first, second = threading.Event(), threading.Event()
     with running(hub.streams.get("s", lazy=True), lambda window: first.set()) as stop:
-        assert first.wait(10)
+        assert first.wait(PATIENCE_S)
         with running(hub.streams.get("s", lazy=True, standby=True), lambda window: second.set()):
             stop.set()
             stream.append({"n": 1})
             while left(hub):  # by the first, if it looks once more before it stops, else by the second
                 pass
             numbers(hub, 1)
-            assert second.wait(10)
+            assert second.wait(PATIENCE_S)
 
 
 def test_standby_can_be_stopped(hub: ps.Hub) -> None:
     numbers(hub, 1)
     seen = threading.Event()
     with running(hub.streams.get("s", lazy=True), lambda window: seen.set()):
-        assert seen.wait(10)
+        assert seen.wait(PATIENCE_S)
         standby = hub.streams.get("s", lazy=True, standby=True)
         with running(standby, lambda window: None):
             pass
@@ -829,12 +804,12 @@ def test_aapply_cancelled_commits_the_window_in_hand(hub: ps.Hub) -> None:
 
     def consumer(window: ps.Window) -> dict[str, Any]:
         begun.set()
-        assert go.wait(10)
+        assert go.wait(PATIENCE_S)
         return {"n": ns(window)[0]}
 
     async def main() -> None:
         task = asyncio.create_task(hub.streams.get("s", lazy=True, into="out", stop=shared).aapply(consumer))
-        assert await asyncio.to_thread(begun.wait, 10)
+        assert await asyncio.to_thread(begun.wait, PATIENCE_S)
         task.cancel()
         await asyncio.sleep(0)
         go.set()
@@ -882,7 +857,7 @@ def test_many_aapply_leave_threads_for_appends(hub: ps.Hub) -> None:
             for i in range(count)
         ]
         await stream.aappend({"n": 1})
-        await asyncio.wait_for(asyncio.gather(*tasks), 30)
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
         assert len(came) == count
 
     asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 from collections import deque
@@ -22,10 +23,19 @@ BLOCK = 1 << 20
 
 
 def header_of(path: Path, delimiter: str) -> list[str]:
-    """The names in a file's first line that is not blank.   Raises  SourceError if there is none."""
+    """The names in a file's first line that is not blank.   Raises  SourceError if there is none, or one is no text."""
     for record in _records(path, delimiter):
         if record:
-            return [name.strip() for name in record]
+            names = [name.strip() for name in record]
+            for name in names:
+                if "\ufffd" in name:  # what `_records` puts for bytes that are none
+                    raise SourceError(
+                        expected="column names in UTF-8",
+                        got=repr(name),
+                        where=f"in {path}",
+                        hint="save the file as UTF-8, such as with iconv -t utf-8",
+                    )
+            return names
     raise SourceError(expected="a line with the column names", got="an empty file", where=f"in {path}")
 
 
@@ -59,7 +69,7 @@ def read_csv(
 
     row = 0
     try:
-        with pa.input_stream(source, compression="detect") as stream:
+        with _opened(path) as stream:
             reader = pcsv.open_csv(
                 stream,
                 # Row numbers are only known to a single thread; it is no slower, the cells stay bytes.
@@ -102,9 +112,23 @@ def _number(row: int, count: int, ragged: deque[Bad]) -> tuple[NDArray[np.int64]
     return np.concatenate(parts), row, passed
 
 
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[pa.NativeFile]:
+    """The bytes of a file, unpacked. Raises SourceError when they do not unpack to the end."""
+    try:
+        with pa.input_stream(str(path), compression="detect") as stream:
+            yield stream
+    except OSError as error:
+        if error.errno is not None:  # the disk's, not the packer's
+            raise
+        raise SourceError(
+            f"{path.name} does not unpack: {error}", where=f"at {path}", hint="it may be cut short; write it again"
+        ) from error
+
+
 def _records(path: Path, delimiter: str) -> Iterator[list[str]]:
     with (
-        pa.input_stream(str(path), compression="detect") as stream,
+        _opened(path) as stream,
         io.TextIOWrapper(stream, "utf-8-sig", errors="replace", newline="") as text,
     ):
         yield from csv.reader(text, delimiter=delimiter)

@@ -124,6 +124,12 @@ class Dataset:
         for option, value in (("batch_rows", batch_rows), ("loop", 1 if loop is None else loop)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UsageError(expected="a number of at least 1", got=repr(value), where=f"in {option}")
+        if delimiter is not None and not (
+            isinstance(delimiter, str) and len(delimiter) == 1 and delimiter.isascii() and delimiter not in '"\r\n'
+        ):
+            raise UsageError(
+                expected="one character between cells", got=repr(delimiter), where="in delimiter", hint='such as ";"'
+            )
         for option, names in (("columns", columns), ("header", header)):
             if names is not None and (isinstance(names, str) or not names):
                 hint = f"set {option}=[{names!r}]" if names else None

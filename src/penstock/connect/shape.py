@@ -251,7 +251,9 @@ class Shape:
                     marks.setdefault(i, (source, *REASONS[int(found.why[i])]))
             return time_array(found, target), found.ns if target.name == self.event else None
         array, wrong = convert(column, target, piece.text, piece.source, first_only)
-        for i in odd | wrong:
+        for i in odd:
+            marks.setdefault(i, (source, "text in UTF-8", SKIP))
+        for i in wrong:
             marks.setdefault(i, (source, type_name(target.type), SKIP))
         if not target.nullable and array.null_count:
             for i in np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False)).tolist():

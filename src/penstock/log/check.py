@@ -9,7 +9,7 @@ import contextlib
 import enum
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from typing import Final
 from penstock.log.format import ENTRY_BYTES, Entry, Kind, arrow_name, digest, index_name, unpack
 from penstock.log.lock import FileLock
 from penstock.log.mending import Found, has_header, holds_rows, messages_in, read_last
-from penstock.log.message import Codec, message_lengths, schema_of
+from penstock.log.message import Codec, is_schema, message_lengths, schema_of
 from penstock.log.segment import EXPIRED, firsts
 
 __all__ = ["Damage", "Problem", "Report", "check", "leftovers_of", "recovered", "survey"]
@@ -33,7 +33,7 @@ class Damage(enum.Enum):
     NO_DATA = "no data file"
     HEADER = "an unreadable index header"
     SCHEMA = "another schema message than was written"
-    ENTRY = "unreadable or missing index entries"
+    ENTRY = "unreadable, missing or misplaced index entries"
     MESSAGE = "another message than was written"
     NO_SEAL = "no seal, although there is a later segment"
     GAP = "a segment is missing"
@@ -44,7 +44,7 @@ class Problem:
     """One place that is wrong. `first`, `stop`: offsets of the rows concerned; `loses`: whether mending gives them up.
 
     file, position   where: a path, and the byte in it;  segment  its first offset;
-    number, count    of the index entries concerned, count 0: to the end; end  of the message bytes concerned
+    number, count    of the index entries concerned, as they are in the file; end  of the message bytes concerned
     """
 
     damage: Damage
@@ -180,6 +180,8 @@ def survey(folder: Path, first: int, following: int | None, data_size: int, inde
         elif following is not None:
             found.stop = following
             problem(Damage.GAP, data_path, 0, first, following, True)
+        elif not _is_beginning(data_path):
+            problem(Damage.NO_INDEX, data_path, 0, first, first, True)
         return found  # else its creation was cut short: no segment yet
     index = index_path.read_bytes()[:index_size]
     total = len(index) // ENTRY_BYTES
@@ -191,37 +193,41 @@ def survey(folder: Path, first: int, following: int | None, data_size: int, inde
     with data_path.open("rb") as file:
         view = memoryview(mmap.mmap(file.fileno(), data_size, prot=mmap.PROT_READ) if data_size else b"")
     header = entry_at(0)
-    found.entries = header is not None
     lengths = message_lengths(view[: 1 << 20])
     length = lengths[0] if lengths else 0
-    if header is None or header.kind is not Kind.HEADER:
+    if header is None or not header.heads(first):
+        following_entry = entry_at(1)
+        if following_entry is not None and following_entry.first == first:
+            length = following_entry.position
         problem(Damage.HEADER, index_path, 0, first, first, False)
-    elif digest(view[: header.length]) != header.message:
-        length = header.length
-        problem(Damage.SCHEMA, data_path, 0, first, first, False)
     else:
+        found.entries += 1
         length = header.length
+        if digest(view[:length]) != header.message or not is_schema(view[:length]):
+            problem(Damage.SCHEMA, data_path, 0, first, first, False)
     with contextlib.suppress(ValueError):
         found.codec = Codec(schema_of(view[:length]))
     offset, position, number, is_sealed, is_torn, seal_at = first, length, 1, False, False, total
     while number < total:
         entry = entry_at(number)
-        if entry is None:
-            begin = number
-            while number < total and (after := entry_at(number)) is None:
+        if entry is None or not entry.follows(offset, position) or (is_sealed and entry.kind is not Kind.DROPPED):
+            begin, after = number, None
+            place = (offset, position, offset - 1 if is_sealed else following)  # nothing may follow a seal
+            while number < total and (after := _resumes(entry_at, number, total, place)) is None:
                 number += 1
-            if after is None and following is None:
+            if after is None and following is None and not any(map(entry_at, range(begin, total))):
                 is_torn = True
                 break
-            stop, end = (following or 0, data_size) if after is None else (after.first, after.position)
-            seal_at = begin if after is None else seal_at
-            if stop == offset:  # it held no rows: it was the seal
-                continue
-            # At the end there may be any number of entries, then a seal; in between as many as there were.
-            count = 0 if after is None else number - begin
-            more = {"number": begin, "count": count, "end": end}
-            good = recovered(found.codec, view, position, end, stop - offset, count)
-            problem(Damage.ENTRY, index_path, begin * ENTRY_BYTES, offset, stop, good is None, **more)
+            if after is not None:
+                stop, end = after.first, after.position
+            else:
+                stop, end = _tail(found.codec, view, offset, position, following)
+                seal_at = begin
+                if stop == offset and (following is not None or is_sealed):
+                    break  # it held no rows: it was the seal
+            more = {"number": begin, "count": number - begin, "end": end}
+            loses = recovered(found.codec, view, position, end, stop - offset) is None
+            problem(Damage.ENTRY, index_path, begin * ENTRY_BYTES, offset, stop, loses, **more)
             offset, position = stop, end
             continue
         if entry.kind is Kind.ROWS:
@@ -233,31 +239,66 @@ def survey(folder: Path, first: int, following: int | None, data_size: int, inde
         found.entries += 1
         if entry.kind is Kind.LOST:
             found.lost += entry.rows
-        is_sealed = entry.kind is Kind.SEALED
+        is_sealed = is_sealed or entry.kind is Kind.SEALED
         offset, position, number = entry.stop, entry.end, number + 1
     found.stop, found.position = offset, position
     if following is None:
         if position < data_size or len(index) % ENTRY_BYTES or is_torn:
             problem(Damage.TORN, data_path, position, offset, offset, False)
-    elif offset < following:
-        good = recovered(found.codec, view, position, data_size, following - offset, 0)
+    elif offset != following:
+        end = _tail(found.codec, view, offset, position, following)[1]
+        good = recovered(found.codec, view, position, end, following - offset)
         damage = Damage.GAP if good is None else Damage.ENTRY
-        more = {"number": total, "end": data_size}
+        more = {"number": total, "end": end}
         problem(damage, index_path, total * ENTRY_BYTES, offset, following, good is None, **more)
         found.stop = following
-    elif not is_sealed and not any(one.damage is Damage.ENTRY and not one.count for one in found.problems):
+    elif not is_sealed and not any(one.damage is Damage.ENTRY and one.stop == following for one in found.problems):
         problem(Damage.NO_SEAL, index_path, seal_at * ENTRY_BYTES, offset, offset, False)
     return found
 
 
-def recovered(
-    codec: Codec | None, view: memoryview, position: int, end: int, rows: int, count: int
-) -> list[Found] | None:
-    """The messages in bytes [position, end) of a data file, if they hold exactly `rows` rows in `count` messages.
+def _is_beginning(path: Path) -> bool:
+    """Whether a data file holds a schema message, or nothing yet."""
+    with path.open("rb") as file:
+        head = memoryview(file.read(1 << 20))
+    lengths = message_lengths(head)
+    return is_schema(head[: lengths[0]]) if lengths else not any(head)
 
-    `count` 0: in any number of them.
+
+def _resumes(
+    entry_at: Callable[[int], Entry | None], number: int, total: int, place: tuple[int, int, int | None]
+) -> Entry | None:
+    """The entry of that number, if the segment may go on with it: it is further on, and what follows follows it.
+
+    Takes   place: offset and position from which on entries are missing, offset at which the segment ends.
     """
-    if codec is None:
+    entry, (offset, position, following) = entry_at(number), place
+    if entry is None or entry.kind is Kind.HEADER or entry.first < offset or entry.position < position:
         return None
-    found = list(messages_in(codec, view, position, end))
-    return found if sum(one.rows for one in found) == rows and count in (0, len(found)) else None
+    if (entry.first > offset) is not (entry.position > position):  # rows take bytes, and bytes hold rows
+        return None
+    if following is not None and entry.stop > following:
+        return None
+    after = entry_at(number + 1) if number + 1 < total else None
+    return entry if after is None or after.follows(entry.stop, entry.end) else None
+
+
+def _tail(codec: Codec | None, view: memoryview, offset: int, position: int, following: int | None) -> tuple[int, int]:
+    """Offset and position at which a segment ends whose last entries are no good.
+
+    Takes   following: first offset of the next segment; without one the rows are as many as there are whole messages.
+    """
+    found = _found(codec, view, position, len(view))
+    stop, end = offset + sum(one.rows for one in found), position + sum(one.length for one in found)
+    return (stop, end) if following in (None, stop) else (following, max(position, len(view)))
+
+
+def _found(codec: Codec | None, view: memoryview, position: int, end: int) -> list[Found]:
+    return [] if codec is None else list(messages_in(codec, view, position, end))
+
+
+def recovered(codec: Codec | None, view: memoryview, position: int, end: int, rows: int) -> list[Found] | None:
+    """The messages in bytes [position, end) of a data file, if they are all there is and hold exactly `rows` rows."""
+    found = _found(codec, view, position, end)
+    whole = sum(one.rows for one in found) == rows and position + sum(one.length for one in found) == end
+    return found if whole else None

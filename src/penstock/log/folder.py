@@ -78,7 +78,15 @@ class Folder:
                     where=f"at {self.path}",
                     hint="give a folder of its own, such as its sub-folder 'hub'",
                 )
-            self._streams.mkdir(parents=True, exist_ok=True)
+            try:
+                self._streams.mkdir(parents=True, exist_ok=True)
+            except (FileNotFoundError, NotADirectoryError) as error:  # a part of the path is a file, or /proc
+                raise StorageError(
+                    expected="a folder that can be made",
+                    got=error.strerror,
+                    where=f"at {error.filename}",
+                    hint="give another path",
+                ) from error
             temporary = self.path / f"hub.json.{os.getpid()}.new"
             try:
                 temporary.write_bytes(msgspec.json.encode({"format": FORMAT}) + b"\n")

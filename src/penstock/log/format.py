@@ -33,6 +33,7 @@ __all__ = [
     "index_name",
     "origin_id",
     "pack",
+    "rows_at",
     "unpack",
 ]
 
@@ -110,8 +111,17 @@ class Entry:
         """File position after the message."""
         return self.position + self.length
 
+    def heads(self, first: int) -> bool:
+        """Whether it is the header of the segment that begins at offset `first`."""
+        return self.kind is Kind.HEADER and self.first == first and self.rows == self.position == 0
+
+    def follows(self, offset: int, position: int) -> bool:
+        """Whether it begins there, as entries do where the one before ends."""
+        return self.kind is not Kind.HEADER and self.first == offset and self.position == position
+
 
 digest = xxhash.xxh3_64_intdigest
+_ROWS: Final = int(Kind.ROWS)
 
 
 def pack(
@@ -157,6 +167,19 @@ def unpack(data: bytes | memoryview, at: int = 0) -> Entry | None:
             hint="a newer release of penstock wrote this stream: use that one",
         )
     return Entry(Kind(fields[0]), *fields[2:14])
+
+
+def rows_at(data: bytes, at: int) -> tuple[int, int, int, int, int, int] | None:
+    """(first, rows, position, length, appended, message) of the entry at byte `at`; None if it is no good one of ROWS.
+
+    For those who read a few at a time: `unpack` takes four times as long, an array of ENTRY_DTYPE pays from dozens on.
+    """
+    fields = _BODY.unpack_from(data, at)
+    if fields[0] != _ROWS or fields[1] != VERSION:
+        return None
+    if _DIGEST.unpack_from(data, at + ENTRY_BYTES - 8)[0] != digest(data[at : at + ENTRY_BYTES - 8]):
+        return None
+    return fields[2], fields[3], fields[4], fields[5], fields[6], fields[12]
 
 
 def arrow_name(first: int) -> str:

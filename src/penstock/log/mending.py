@@ -19,7 +19,18 @@ import pyarrow as pa
 
 from penstock.errors import CorruptSegment, PenstockWarning, RecordError
 from penstock.log.disk import storage
-from penstock.log.format import ENTRY_BYTES, NO_TIME, Entry, Kind, arrow_name, digest, index_name, pack, unpack
+from penstock.log.format import (
+    ENTRY_BYTES,
+    NO_TIME,
+    VERSION,
+    Entry,
+    Kind,
+    arrow_name,
+    digest,
+    index_name,
+    pack,
+    unpack,
+)
 from penstock.log.lock import FileLock
 from penstock.log.message import Codec, message_lengths, schema_of
 from penstock.log.segment import dropped, firsts
@@ -40,6 +51,8 @@ __all__ = [
 ]
 
 _MESSAGE = struct.Struct("<4si")
+_HEAD = struct.Struct("<IIQ")  # kind, version, first
+_PLACE = struct.Struct("<8xQQQQ")  # first, rows, position, length
 
 
 def set_aside(path: Path, fd: int, position: int, size: int, suffix: str = "torn") -> Path | None:
@@ -79,6 +92,7 @@ def repair_tail(folder: Path, first: int, data_fd: int, index_fd: int) -> Entry:
     count = index_size // ENTRY_BYTES
     last: Entry | None = None
     gone: list[Entry] = []  # committed, but their rows are not there
+    found = ""
     while count:
         last = unpack(os.pread(index_fd, ENTRY_BYTES, (count - 1) * ENTRY_BYTES))
         if last is not None:
@@ -89,10 +103,12 @@ def repair_tail(folder: Path, first: int, data_fd: int, index_fd: int) -> Entry:
             gone.append(last)
         last = None
         count -= 1
+    if last is not None and not _is_in_place(index_fd, first, count - 1, last):
+        last, found = None, "entries of other rows"  # what to cut off cannot be told by them
     if last is None:
         raise CorruptSegment(
             expected="an index entry",
-            got=f"{index_size} unreadable bytes",
+            got=f"{index_size} bytes of {found}" if found else f"{index_size} unreadable bytes",
             where=f"in {folder / index_name(first)}",
             hint=f"run `penstock stream repair {folder.name}` to rebuild the index from the data file",
             file=str(folder / index_name(first)),
@@ -119,6 +135,19 @@ def repair_tail(folder: Path, first: int, data_fd: int, index_fd: int) -> Entry:
     return last
 
 
+def _is_in_place(fd: int, first: int, number: int, entry: Entry) -> bool:
+    """Whether an entry follows the one before it, in the index of this segment. What is unreadable is not asked."""
+    if number and os.pread(fd, 16, 0) == _HEAD.pack(Kind.HEADER, VERSION, first):  # the usual case, at little cost
+        offset, rows, position, length = _PLACE.unpack(os.pread(fd, _PLACE.size, (number - 1) * ENTRY_BYTES))
+        if entry.follows(offset + rows, position + length):
+            return True
+    header = entry if number == 0 else unpack(os.pread(fd, ENTRY_BYTES, 0))
+    if number == 0 or (header is not None and not header.heads(first)):
+        return header is not None and header.heads(first)
+    before = unpack(os.pread(fd, ENTRY_BYTES, (number - 1) * ENTRY_BYTES))
+    return before is None or entry.follows(before.stop, before.end)
+
+
 def _is_hole(fd: int, entry: Entry) -> bool:
     """Whether the entry's message never reached the disk: after a power loss the file may be long but empty."""
     return entry.kind is Kind.ROWS and os.pread(fd, 8, entry.position) == bytes(8)
@@ -143,14 +172,19 @@ def has_header(path: Path) -> bool:
         return False
 
 
-def read_last(folder: Path, first: int) -> Entry | None:
-    """The last readable index entry of a segment, or None."""
+def read_last(folder: Path, first: int, *, in_place: bool = False) -> Entry | None:
+    """The last readable index entry of a segment, or None.
+
+    Takes   in_place: True to raise CorruptSegment when it is not where it belongs: its rows are not the last ones then.
+    """
     try:
         with (folder / index_name(first)).open("rb") as file:
             fd = file.fileno()
             for number in range(os.fstat(fd).st_size // ENTRY_BYTES - 1, -1, -1):
                 entry = unpack(os.pread(fd, ENTRY_BYTES, number * ENTRY_BYTES))
                 if entry is not None:
+                    if in_place and not _is_in_place(fd, first, number, entry):
+                        raise _no_index(folder, first, "entries of other rows")
                     return entry
     except FileNotFoundError:
         pass
@@ -159,7 +193,7 @@ def read_last(folder: Path, first: int) -> Entry | None:
 
 def last_entry(folder: Path, first: int) -> Entry | None:
     """As `read_last`, with a missing index rebuilt; None while there is nothing to read. Not with the lock held."""
-    found = read_last(folder, first)
+    found = read_last(folder, first, in_place=True)
     if found is None and mend(folder, first):
         found = read_last(folder, first)
         if found is None and holds_rows(folder / arrow_name(first)):

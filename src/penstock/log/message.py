@@ -7,7 +7,7 @@ from typing import Final
 
 import pyarrow as pa
 
-__all__ = ["Codec", "FlatTable", "message_lengths", "schema_of"]
+__all__ = ["Codec", "FlatTable", "is_schema", "message_lengths", "schema_of"]
 
 _I32 = struct.Struct("<i")
 _I64 = struct.Struct("<q")
@@ -54,6 +54,15 @@ def schema_of(message: bytes | memoryview) -> pa.Schema:
         return pa.ipc.read_schema(pa.py_buffer(message))
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"not a schema message: {error}") from error
+
+
+def is_schema(message: bytes | memoryview) -> bool:
+    """Whether these bytes are a schema message."""
+    try:
+        schema_of(message)
+    except ValueError:
+        return False
+    return True
 
 
 def _has_dictionary(kind: pa.DataType) -> bool:

@@ -175,13 +175,18 @@ class Meta:
             found = msgspec.json.decode(data)
             if found["format"] != FORMAT:
                 raise ValueError(f"format {found['format']!r}")
+            if found["kind"] not in (DOCUMENT_KIND, TABLE_KIND):
+                raise ValueError(f"kind {found['kind']!r}")
+            schema = schema_of(base64.b64decode(found["schema"]))
+            if list(found["columns"]) != schema.names:
+                raise ValueError(f"the schema's columns are {', '.join(schema.names)}")
             options = dict(found["options"])
             options["retention"] = Retention(**options["retention"])
             return cls(
                 found["name"],
                 found["kind"],
                 found["created_ns"],
-                schema_of(base64.b64decode(found["schema"])),
+                schema,
                 found["attributes"],
                 Options(**options),
             )

@@ -306,10 +306,11 @@ class Group:
 
 
 def _page_path(folder: Path, name: str) -> Path:
-    quoted = quote(name, safe="") if isinstance(name, str) and name.isprintable() else ""
+    is_name = isinstance(name, str) and name.isprintable() and name == name.strip()
+    quoted = quote(name, safe="") if is_name else ""
     if not 0 < len(quoted) <= _NAME_BYTES:
         raise UsageError(
-            expected=f"a group name: printable text of at most {_NAME_BYTES} bytes",
+            expected=f"a group name: printable text of at most {_NAME_BYTES} bytes, without blanks at its ends",
             got=repr(name)[:100],
             where=f"of stream {folder.name!r}",
             hint='for example "store"',

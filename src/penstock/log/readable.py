@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from penstock.errors import CorruptSegment, OffsetError
+from penstock.errors import CorruptSegment, OffsetError, UsageError
 from penstock.log.bell import Bell
 from penstock.log.chunk import Chunk
 from penstock.log.encoder import Encoder
@@ -157,6 +157,7 @@ class Readable:
     ) -> AsyncIterator[pa.RecordBatch]:
         """As `tail`. Cancelling it loses no rows: a new one goes on from any offset."""
         picked = Columns(columns, self._fresh().schema, self.name)
+        self._check_timeout(timeout)
         return self._afollow(self.reader(start), float("inf") if timeout is None else timeout, picked)
 
     async def _afollow(self, reader: Reader, patience: float, picked: Columns) -> AsyncIterator[pa.RecordBatch]:
@@ -188,7 +189,18 @@ class Readable:
                 stopping: an event that ends the iteration within a tenth of a second.
         """
         end = None if stop is None else self._offset_of(self._bounds(None, stop)[1], is_stop=True)
+        self._check_timeout(timeout)
         return self._follow(self.reader(start), end, follow, timeout, stopping)
+
+    def _check_timeout(self, timeout: Any) -> None:
+        if timeout is None or (isinstance(timeout, int | float) and timeout == timeout):
+            return
+        raise UsageError(
+            expected="timeout: seconds, or None to wait for ever",
+            got=repr(timeout),
+            where=f"in stream {self.name!r}",
+            hint="such as timeout=2.5",
+        )
 
     def _follow(
         self, reader: Reader, end: int | None, follow: bool, timeout: float | None, stopping: threading.Event | None
@@ -202,7 +214,7 @@ class Readable:
             elif not follow or (end is not None and reader.offset >= end):
                 return
             else:
-                left = 0.1 if timeout is None else timeout - (time.monotonic() - last)
+                left = 0.1 if timeout is None else min(0.1, timeout - (time.monotonic() - last))
                 if left <= 0:
                     return
                 self.wait(reader.offset, left)
@@ -214,16 +226,20 @@ class Readable:
         return Reader(self._folder, offset, schema=encoder.schema, segments=self._segments, oldest=is_oldest(start))
 
     def wait(self, offset: int, seconds: float) -> bool:
-        """Wait until there are rows at or after `offset`, at most `seconds` and a tenth of a second; True if so.
+        """Wait until there are rows at or after `offset`, at most `seconds`; True if there are.
 
         Raises  UnknownStream when the stream was dropped.
         """
-        armed = self._bell.arm()
-        if self._reaches(offset):
-            self._bell.awake()
-            return True
-        self._bell.wait(armed, seconds)
-        return self._reaches(offset)
+        end = time.monotonic() + seconds
+        while True:
+            armed = self._bell.arm()
+            if self._reaches(offset):
+                self._bell.awake()
+                return True
+            left = end - time.monotonic()
+            if left <= 0:
+                return False
+            self._bell.wait(armed, left)
 
     def _reaches(self, offset: int) -> bool:
         if not self._segments.is_current():

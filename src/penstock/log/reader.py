@@ -10,6 +10,7 @@ import os
 import warnings
 from bisect import bisect_right
 from collections.abc import Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
@@ -29,12 +30,21 @@ from penstock.records import conform
 __all__ = ["Reader", "ends"]
 
 _ENTRIES_AT_ONCE: Final = 16384
+_FEW: Final = 64  # up to which entries cost less one by one than as arrays: 8 µs each, and not 35 for the first
+_length: Final = itemgetter(3)
 # as ints: looking a member up costs 0.3 us
 _LOST, _SEALED, _DROPPED = int(Kind.LOST), int(Kind.SEALED), int(Kind.DROPPED)
 _FIELDS: Final = ["kind", "first", "rows", "position", "length", "message", "appended"]
 _NOTHING: Final = np.empty(0, ENTRY_DTYPE)
 _TICK_NS: Final = 100_000_000  # well over what file times are precise to
 _LARGE_BYTES: Final = 32768  # from this size on, joining messages costs more than handing them out one by one
+
+
+def _by_table(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+
+
+_joined: Final = getattr(pa, "concat_batches", _by_table)  # of pyarrow from 19 on, in half of the time
 
 
 def ends(folder: Path) -> tuple[int, int]:
@@ -88,13 +98,19 @@ class Reader:
         self._fields: list[tuple[int, ...]] = []  # of self._entries, when one of them stands alone
         self._alone = b""  # 1 for each of self._entries that makes a chunk by itself
         self._closing = False  # whether the segment ends after self._entries
+        self.is_at_end = False  # whether the last poll has seen that there was no more; False if it does not know
         self._shapes = False  # whether batches of this segment must be brought to another schema or columns
 
     def poll(self, max_rows: int = 65536, max_bytes: int = 16 << 20) -> Chunk | None:
         """The next rows, at most `max_rows` unless a single append is larger; None when there is nothing new.
 
-        Cost    4 µs for a one-row append, less each when there are many; no copy for messages over 64 KiB.
+        Cost    10 µs for what was appended since, 4 µs each for a few small appends, less when there are many; no copy
+                for messages over 32 KiB.
         """
+        if self._entries is None or self._at == len(self._entries):
+            chunk = self._few(max_rows, max_bytes)
+            if chunk is not None:
+                return chunk
         return self._poll(max_rows, max_bytes, None)
 
     def poll_until(self, stop: int, max_rows: int = 65536, max_bytes: int = 16 << 20) -> Chunk | None:
@@ -166,6 +182,8 @@ class Reader:
             # leave out the entries before a position inside the segment
             skip = int(np.searchsorted(found["first"] + found["rows"], self.offset, side="right"))
             if skip < len(found):
+                if int(found["first"][skip]) > self.offset:
+                    raise segment.unreadable(self._next_entry - len(found) - self._closing + skip, "a later one")
                 self._entries, self._at = found[skip:], 0
                 alone = (self._entries["length"] >= _LARGE_BYTES) | (self._entries["kind"] == _LOST)
                 self._alone = alone.tobytes()
@@ -263,6 +281,7 @@ class Reader:
         )
 
     def _poll(self, max_rows: int, max_bytes: int, stop: int | None) -> Chunk | None:
+        self.is_at_end = False
         while True:
             if (self._entries is None or self._at == len(self._entries)) and not self._more(stop):
                 return None
@@ -287,7 +306,7 @@ class Reader:
             region = segment.region(start, int(ahead["position"][-1] + ahead["length"][-1]))
             batches, good = segment.batches(region, start, number, ahead)
             ahead = ahead[:good]
-            batch = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches).combine_chunks().to_batches()[0]
+            batch = batches[0] if len(batches) == 1 else _joined(batches)
             first, created = int(ahead["first"][0]), ahead["appended"].astype(np.int64)
             if (ahead["rows"] != 1).any():
                 created = np.repeat(created, ahead["rows"].astype(np.int64))
@@ -295,6 +314,31 @@ class Reader:
         if first < self.offset:  # the cursor stood inside the first entry
             inside = self.offset - first
             batch, created, first = batch.slice(inside), created[inside:], self.offset
+        self.offset = first + batch.num_rows
+        return Chunk(self._shape(batch) if self._shapes else batch, first, created)
+
+    def _few(self, max_rows: int, max_bytes: int) -> Chunk | None:
+        """What is new, if that is a few small appends: the daily bread of those who follow. None for all the rest."""
+        segment, number = self._segment, self._next_entry
+        if segment is None or self._closing:
+            return None
+        found, self.is_at_end = segment.few(number, _FEW)
+        if not found or found[0][0] != self.offset:
+            return None
+        last = found[-1]
+        if last[0] + last[1] - self.offset > max_rows or last[2] + last[3] - found[0][2] > max_bytes:
+            return None
+        if len(found) > 1 and max(found, key=_length)[3] >= _LARGE_BYTES:
+            return None
+        batches = segment.messages(number, found)
+        self.is_at_end = len(batches) == len(found)
+        found = found[: len(batches)]
+        batch = batches[0] if len(batches) == 1 else _joined(batches)
+        created = np.array([fields[4] for fields in found], np.int64)
+        if batch.num_rows != len(found):
+            created = np.repeat(created, [fields[1] for fields in found])
+        first = self.offset
+        self._next_entry += len(found)
         self.offset = first + batch.num_rows
         return Chunk(self._shape(batch) if self._shapes else batch, first, created)
 
@@ -319,7 +363,7 @@ class Reader:
     def _shape(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """Bring a batch to the schema and columns asked for."""
         if self.schema is not None and not batch.schema.equals(self.schema):
-            batch = conform(batch, self.schema, where=f"in stream {self.folder.name!r}")
+            batch = conform(batch, self.schema, where=f"stream {self.folder.name!r}")
         return batch if self.columns is None else batch.select(self.columns)
 
     def _skip_lost(self, fields: tuple[int, ...]) -> None:

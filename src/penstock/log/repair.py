@@ -20,7 +20,7 @@ from penstock.log.disk import storage
 from penstock.log.format import ENTRY_BYTES, Entry, Kind, arrow_name, digest, index_name, pack, unpack
 from penstock.log.lock import FileLock
 from penstock.log.mending import read_last, rebuild_index, repair_tail, replace_index, set_aside
-from penstock.log.message import Codec, message_lengths, schema_of
+from penstock.log.message import Codec, is_schema, message_lengths, schema_of
 from penstock.log.meta import Meta
 from penstock.log.retention import remove
 from penstock.log.segment import EXPIRED, firsts, write_all
@@ -93,38 +93,51 @@ class _Repair:
             repair_tail(self.folder, problem.segment, data, index)
 
     def _no_index(self, problem: Problem, _: int | None) -> None:
-        rebuild_index(self.folder, problem.segment)
+        if problem.loses:
+            path = self.folder / arrow_name(problem.segment)
+            path.rename(path.with_name(path.name + ".bad"))
+        else:
+            rebuild_index(self.folder, problem.segment)
 
-    def _header(self, problem: Problem, _: int | None) -> None:
-        """A header says where the first message begins; the data file says so, too."""
+    def _header(self, problem: Problem, following: int | None) -> None:
+        """A header says what the first message is; so say the data file, other segments, the description."""
         with self._open(problem.segment) as (data, index):
-            prefix = _prefix(data)
-            following = unpack(os.pread(index, ENTRY_BYTES, ENTRY_BYTES))
-            if following is not None and following.position != len(prefix):
-                prefix = os.pread(data, following.position, 0)
-            stamp = 1 if following is None else following.appended
-            write_all(index, _header(problem.segment, prefix, stamp), 0)
+            after = unpack(os.pread(index, ENTRY_BYTES, ENTRY_BYTES))
+            stamp = 1 if after is None else after.appended
+            length = after.position if after is not None and after.first == problem.segment else None
+            for prefix in [_prefix(data), *self._schemas()]:
+                if is_schema(prefix) and length in (None, len(prefix)):
+                    write_all(index, _header(problem.segment, prefix, stamp), 0)
+                    return
+        self._without_schema(problem, following)
 
     def _schema(self, problem: Problem, following: int | None) -> None:
         """Another segment, or the description, may have the same schema message; without it no row can be read."""
         with self._open(problem.segment) as (data, index):
             header = unpack(os.pread(index, ENTRY_BYTES, 0))
-            known = [Codec(Meta.load(self.folder).schema).prefix]
-            for first in firsts(self.folder):
-                with contextlib.suppress(FileNotFoundError), (self.folder / arrow_name(first)).open("rb") as file:
-                    known.append(_prefix(file.fileno()))
-            for prefix in known:
+            for prefix in self._schemas():
                 if header is not None and len(prefix) == header.length and digest(prefix) == header.message:
                     write_all(data, prefix, 0)
                     return
+        self._without_schema(problem, following)
+
+    def _schemas(self) -> list[bytes]:
+        """The schema messages that this stream has elsewhere."""
+        known = [Codec(Meta.load(self.folder).schema).prefix]
+        for first in firsts(self.folder):
+            with contextlib.suppress(FileNotFoundError), (self.folder / arrow_name(first)).open("rb") as file:
+                known.append(_prefix(file.fileno()))
+        return known
+
+    def _without_schema(self, problem: Problem, following: int | None) -> None:
         if self.give_up:
             last = read_last(self.folder, problem.segment)
-            stop = following if last is None else last.stop
-            self._replace(problem.segment, problem.segment, stop or problem.segment, following)
+            stop = following if following is not None else problem.segment if last is None else last.stop
+            self._replace(problem.segment, problem.segment, max(stop, problem.segment), following)
 
     def _seal(self, problem: Problem, _: int | None) -> None:
         with self._open(problem.segment) as (_data, index):
-            last = read_last(self.folder, problem.segment)
+            last = unpack(os.pread(index, ENTRY_BYTES, problem.position - ENTRY_BYTES))
             assert last is not None
             write_all(index, pack(Kind.SEALED, last.stop, 0, last.end, 0, max(last.appended, 1)), problem.position)
             os.ftruncate(index, problem.position + ENTRY_BYTES)
@@ -133,24 +146,27 @@ class _Repair:
         """From the messages themselves, if they are whole; else as lost."""
         with self._open(problem.segment) as (data, index):
             before = unpack(os.pread(index, ENTRY_BYTES, problem.position - ENTRY_BYTES))
-            start = _prefix_end(data) if before is None or before.kind is Kind.HEADER else before.end
+            start = _prefix_end(data) if before is None else before.end
             stamp = 1 if before is None else before.appended
-            view = memoryview(mmap.mmap(data, 0, prot=mmap.PROT_READ))
+            size = os.fstat(data).st_size
+            view = memoryview(mmap.mmap(data, 0, prot=mmap.PROT_READ) if size else b"")
             found = None
             with contextlib.suppress(ValueError):
                 codec = Codec(schema_of(view[: _prefix_end(data)]))
-                found = recovered(codec, view, start, problem.end, problem.stop - problem.first, problem.count)
+                found = recovered(codec, view, start, problem.end, problem.stop - problem.first)
             entries, first = b"", problem.first
             for one in found or ():
                 entries += one.entry(first, stamp)
                 first += one.rows
             if found is None:
                 set_aside(self.folder / arrow_name(problem.segment), data, start, problem.end, "bad")
-                entries = _lost(problem.first, problem.stop, start, problem.end, stamp, problem.count)
-            if not problem.count and following is not None:
+                if problem.stop > problem.first:
+                    entries = _lost(problem.first, problem.stop, start, problem.end, stamp)
+            old = os.pread(index, os.fstat(index).st_size, 0)
+            rest = old[problem.position + problem.count * ENTRY_BYTES : len(old) // ENTRY_BYTES * ENTRY_BYTES]
+            if not rest and following is not None:
                 entries += pack(Kind.SEALED, problem.stop, 0, problem.end, 0, max(stamp, 1))
-                os.ftruncate(index, problem.position)
-            write_all(index, entries, problem.position)
+            replace_index(self.folder, problem.segment, old[: problem.position] + entries + rest)
 
     # -- with a loss
 
@@ -185,7 +201,7 @@ class _Repair:
         prefix = Codec(Meta.load(self.folder).schema).prefix
         entries = _header(segment, prefix, stamp)
         if stop > first:
-            entries += _lost(first, stop, len(prefix), len(prefix), stamp, 1)
+            entries += _lost(first, stop, len(prefix), len(prefix), stamp)
         if following is not None:
             entries += pack(Kind.SEALED, stop, 0, len(prefix), 0, max(stamp, 1))
         data, index = self.folder / arrow_name(segment), self.folder / index_name(segment)
@@ -220,13 +236,9 @@ def _header(first: int, prefix: bytes, stamp: int) -> bytes:
     return pack(Kind.HEADER, first, 0, 0, len(prefix), stamp, message=digest(prefix))
 
 
-def _lost(first: int, stop: int, position: int, end: int, stamp: int, count: int) -> bytes:
-    """`count` entries that say that these rows are lost: each in place of one that held at least a row."""
-    entries = b""
-    for _ in range(max(1, count) - 1):
-        entries += pack(Kind.LOST, first, 1, position, 0, stamp)
-        first += 1
-    return entries + pack(Kind.LOST, first, stop - first, position, end - position, stamp)
+def _lost(first: int, stop: int, position: int, end: int, stamp: int) -> bytes:
+    """An entry that says that these rows are lost."""
+    return pack(Kind.LOST, first, stop - first, position, end - position, stamp)
 
 
 def _marked(entry: Entry) -> bytes:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,7 @@ from penstock.log.format import (
     digest,
     index_name,
     pack,
+    rows_at,
     unpack,
 )
 from penstock.log.lock import at_fork
@@ -39,6 +41,9 @@ from penstock.log.template import RowTemplate
 __all__ = ["EXPIRED", "SegmentFile", "Segments", "create", "dropped", "firsts", "write_all"]
 
 EXPIRED: Final = ".expired"  # after the name of a data file that a retention is removing
+
+_PLACE: Final = struct.Struct("<8xQQQQ")  # first, rows, position, length of an entry
+_SEALED, _DROPPED = int(Kind.SEALED), int(Kind.DROPPED)
 
 # Regions up to this size beyond the current mapping are read instead of mapped: mapping costs about 10 µs.
 _PREAD_BYTES: Final = 1 << 20
@@ -100,6 +105,10 @@ def write_all(fd: int, data: bytes | bytearray | memoryview | pa.Buffer, positio
         view, position = view[written:], position + written
 
 
+Few = tuple[int, int, int, int, int, int]
+"""Of an entry: first offset, rows, position, length, when it was appended, digest of its message."""
+
+
 class SegmentFile:
     """A segment opened for reading: its entries, and zero-copy views of its messages.
 
@@ -117,12 +126,17 @@ class SegmentFile:
         self._checked = bytearray()  # 1 for each entry whose message's digest was found right
         at_fork(self)
         header = unpack(os.pread(self._index, ENTRY_BYTES, 0))
-        if header is None or header.kind is not Kind.HEADER:
-            raise self._corrupt("an index header", "unreadable bytes", 0, first, first, self.folder / index_name(first))
+        if header is None or not header.heads(first):
+            got = "unreadable bytes" if header is None else "another entry"
+            raise self._corrupt("an index header", got, 0, first, first, self.folder / index_name(first))
+        self._after = (1, header.stop, header.end)  # the entries read last: number, offset and position behind them
         prefix = os.pread(self._data, header.length, 0)
         if digest(prefix) != header.message:
             raise self._corrupt("the schema message", f"{len(prefix)} other bytes", 0, first, first)
-        self.codec = Codec(schema_of(prefix))
+        try:
+            self.codec = Codec(schema_of(prefix))
+        except ValueError as error:
+            raise self._corrupt("a schema message", f"{len(prefix)} bytes ({error})", 0, first, first) from error
         self._template = RowTemplate.of(self.codec.schema, None)
 
     def __del__(self) -> None:
@@ -138,10 +152,11 @@ class SegmentFile:
         return os.lseek(self._index, 0, os.SEEK_END) // ENTRY_BYTES
 
     def entries(self, start: int, stop: int) -> NDArray[np.void]:
-        """Entries `start` to `stop` (0 is the header) as a structured array of ENTRY_DTYPE, digests checked.
+        """Entries `start` to `stop` (0 is the header) as a structured array of ENTRY_DTYPE.
 
-        Fewer when one in between is unreadable. Raises CorruptSegment when that is the first of them, unless it is the
-        very last of the index: a writer may be putting that one there just now.
+        Checked are their digests, and that each begins where the one before it ends, in rows and in bytes. Fewer when
+        one in between is unreadable or not in its place. Raises CorruptSegment when that is the first of them, unless
+        it is unreadable and the very last of the index: a writer may be putting that one there just now.
         """
         data = os.pread(self._index, (stop - start) * ENTRY_BYTES, start * ENTRY_BYTES)
         found = np.frombuffer(data, ENTRY_DTYPE, len(data) // ENTRY_BYTES)
@@ -149,14 +164,61 @@ class SegmentFile:
         for i, expected in enumerate(stored):
             if digest(data[i * ENTRY_BYTES : (i + 1) * ENTRY_BYTES - 8]) != expected:
                 if i == 0 and start < self.count() - 1:
-                    raise self._unreadable(start)
+                    raise self.unreadable(start)
                 found = found[:i]
                 break
         if any(version != VERSION for version in set(found["version"].tolist())):
             unpack(data, int((found["version"] != VERSION).argmax()) * ENTRY_BYTES)  # raises
+        if len(found):
+            found = found[: self._in_place(data, found, start)]
+            if not len(found):
+                raise self.unreadable(start, "an entry of other rows")
+            first, rows, position, length = _PLACE.unpack_from(data, (len(found) - 1) * ENTRY_BYTES)
+            self._after = (start + len(found), first + rows, position + length)
         return found
 
-    def _unreadable(self, number: int) -> CorruptSegment:
+    def _in_place(self, data: bytes, found: NDArray[np.void], start: int) -> int:
+        """How many of these entries, from the first on, follow the one before them without a gap."""
+        first, _, position, _ = _PLACE.unpack_from(data)
+        if (start, first, position) != self._after and start > 0:
+            before = self.entry(start - 1)
+            if before is not None and (before.stop, before.end) != (first, position):
+                return 0
+        if len(found) == 1:
+            return 1
+        apart = found["first"][1:] != (found["first"] + found["rows"])[:-1]
+        apart |= found["position"][1:] != (found["position"] + found["length"])[:-1]
+        apart |= (found["kind"][:-1] == _SEALED) & (found["kind"][1:] != _DROPPED)
+        return 1 + int(apart.argmax()) if apart.any() else len(found)
+
+    def few(self, number: int, most: int) -> tuple[list[Few], bool]:
+        """Entries from `number` on, and whether they are all there are now; checked as by `entries`.
+
+        None when there are more than `most`, or one that is not of rows, or not as it should be: ask `entries` then.
+        """
+        data = os.pread(self._index, (most + 1) * ENTRY_BYTES, number * ENTRY_BYTES)
+        size = len(data) // ENTRY_BYTES * ENTRY_BYTES
+        if not size:
+            return [], True
+        if size > most * ENTRY_BYTES:
+            return [], False
+        at, offset, position = self._after
+        if at != number:  # another reader was here
+            before = self.entry(number - 1)
+            if before is None:
+                return [], False
+            offset, position = before.stop, before.end
+        found = []
+        for at in range(0, size, ENTRY_BYTES):
+            few = rows_at(data, at)
+            if few is None or few[0] != offset or few[2] != position:
+                return [], False
+            found.append(few)
+            offset, position = offset + few[1], position + few[3]
+        self._after = number + len(found), offset, position
+        return found, True
+
+    def unreadable(self, number: int, got: str = "unreadable bytes") -> CorruptSegment:
         """The error of entry `number`, with the offsets that the readable ones around it leave open."""
         size = self.count()
         before = next((e for n in range(number - 1, -1, -1) if (e := self.entry(n)) is not None), None)
@@ -164,10 +226,10 @@ class SegmentFile:
         first = self.first if before is None else before.stop
         return self._corrupt(
             "an index entry",
-            "unreadable bytes",
+            got,
             number * ENTRY_BYTES,
             first,
-            first if after is None else after.first,
+            first if after is None else max(first, after.first),
             self.folder / index_name(self.first),
         )
 
@@ -252,6 +314,25 @@ class SegmentFile:
         lengths = entries["length"].tolist()
         return [decode(region.slice(at, size)) for at, size in zip(positions.tolist(), lengths, strict=True)], good
 
+    def messages(self, number: int, found: list[Few]) -> list[pa.RecordBatch]:
+        """The rows of a few entries, as `few` has them, the first of them entry `number`; as `batches`."""
+        start = found[0][2]
+        region = self.region(start, found[-1][2] + found[-1][3])
+        view, stop = memoryview(region), number + len(found)
+        is_known = stop <= len(self._checked) and self._checked.find(0, number, stop) < 0
+        batches: list[pa.RecordBatch] = []
+        for first, rows, position, length, _, expected in found:
+            at = position - start
+            message = view[at : at + length]
+            if not is_known and (digest(message) != expected or len(message) != length):
+                if not batches:
+                    raise self._other_bytes(message, length, expected, position, first, rows)
+                break
+            batches.append(self.codec.decode(region.slice(at, length)))
+        if not is_known:
+            self._tick(number, number + len(batches))
+        return batches
+
     def _check(self, region: pa.Buffer, positions: NDArray[np.int64], number: int, entries: NDArray[np.void]) -> int:
         """How many of the entries, from the first on, have the messages they say. Raises when the first has not."""
         stop = number + len(entries)
@@ -289,9 +370,11 @@ class SegmentFile:
         )
 
     def is_current(self) -> bool:
-        """Whether the folder still has this very file."""
+        """Whether the folder still has these very files."""
         try:
-            return os.path.samestat(os.fstat(self._index), os.stat(self._index_path))
+            return os.path.samestat(os.fstat(self._index), os.stat(self._index_path)) and os.path.samestat(
+                os.fstat(self._data), os.stat(self.path)
+            )
         except FileNotFoundError:
             return False
 
@@ -347,6 +430,8 @@ class Segments:
         with self._mutex:
             found = self._open.pop(first, None)
             if found is None or not found.is_current():
+                # What a retention has removed keeps its room, on the disk and mapped, as long as it is open here.
+                self._open = {at: kept for at, kept in self._open.items() if kept.is_current()}
                 found = SegmentFile(self.folder, first)
             self._open[first] = found  # last in the order of use
             while len(self._open) > self._limit:

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from penstock.clock import utc
-from penstock.errors import PenstockWarning, UnknownStream, UsageError
+from penstock.errors import PenstockError, PenstockWarning, UnknownStream, UsageError
 from penstock.log.check import Report, check
 from penstock.log.disk import storage
 from penstock.log.encoder import is_rows, kept
@@ -110,7 +110,10 @@ class Stream(Readable):
         return True
 
     def __repr__(self) -> str:
-        first, stop = ends(self._folder)
+        try:
+            first, stop = ends(self._folder)
+        except PenstockError:  # dropped, or damaged
+            return f"Stream({self.name!r}, {self._meta.kind})"
         return f"Stream({self.name!r}, {self._meta.kind}, offsets {first} to {stop})"
 
     def metadata(self) -> Metadata:
@@ -283,7 +286,10 @@ class Stream(Readable):
         self, *, schema: pa.Schema | None = None, attributes: dict[str, Any] | None = None, **options: Any
     ) -> None:
         """Change the stream's description and options, if that changes anything. `Folder.stream` says what they are."""
-        check_attributes({k: v for k, v in (attributes or {}).items() if v is not None}, self.name)
+        if isinstance(attributes, dict):
+            check_attributes({k: v for k, v in attributes.items() if v is not None}, self.name)
+        else:
+            check_attributes(attributes, self.name)
         if schema is not None:
             check_schema(schema, self.name)
 

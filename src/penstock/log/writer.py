@@ -138,7 +138,7 @@ class Writer:
                     size = -1
             if size > self._index_end and size % ENTRY_BYTES == 0:
                 entry = unpack(os.pread(self._index, ENTRY_BYTES, size - ENTRY_BYTES))
-                if entry is not None and entry.kind is Kind.ROWS:
+                if entry is not None and entry.kind is Kind.ROWS and entry.first >= self._next:
                     self._index_end, self._position = size, entry.end
                     self._next, self._appended = entry.stop, max(self._appended, entry.appended)
             if size == self._index_end and os.lseek(self._data, 0, os.SEEK_END) == self._position:
@@ -328,7 +328,11 @@ class Writer:
             raise dropped(self.folder)
         header = unpack(os.pread(self._index, ENTRY_BYTES, 0))
         prefix = b"" if header is None else os.pread(self._data, header.length, 0)
-        if header is None or digest(prefix) != header.message:
+        schema = None
+        if header is not None and header.heads(first) and digest(prefix) == header.message:
+            with contextlib.suppress(ValueError):
+                schema = schema_of(prefix)
+        if schema is None:
             raise CorruptSegment(
                 expected="the schema message",
                 got=f"{len(prefix)} other bytes",
@@ -339,7 +343,7 @@ class Writer:
                 first=first,
                 stop=last.stop,
             )
-        self._schema = schema_of(prefix)
+        self._schema = schema
         self._first = first
         self._index_end = os.lseek(self._index, 0, os.SEEK_END)
         self._position, self._next = last.end, last.stop

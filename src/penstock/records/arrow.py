@@ -253,6 +253,7 @@ def _imported(data: Any, where: str) -> list[pa.RecordBatch]:
         if isinstance(data, pa.RecordBatchReader):
             reader = data
         elif hasattr(data, "__arrow_c_stream__"):
+            _check_objects(data, where)
             reader = pa.RecordBatchReader.from_stream(data)
         else:
             return [_whole(pa.record_batch(data), where)]
@@ -262,6 +263,22 @@ def _imported(data: Any, where: str) -> list[pa.RecordBatch]:
         return [_whole(batch, where) for batch in reader]
     except pa.ArrowException as error:  # anything else is the producer's own
         raise _unreadable(data, error, where) from error
+
+
+def _check_objects(data: Any, where: str) -> None:
+    """Polars exports a column of Python objects as their addresses, and Arrow cannot tell."""
+    if type(data).__module__.partition(".")[0] != "polars":
+        return
+    names, kinds = getattr(data, "columns", ()), getattr(data, "dtypes", ())
+    for name, kind in zip(names, kinds, strict=False):
+        if str(kind) == "Object":
+            raise TypeMismatch(
+                expected=f"one type for `{name}`",
+                got="Object (Python objects)",
+                where=place(where, None, name),
+                hint="convert the column of the frame, such as frame.with_columns(pl.col(name).map_elements(...))",
+                column=name,
+            )
 
 
 def _whole(data: Any, where: str) -> Any:

@@ -41,7 +41,7 @@ def value_text(value: Any) -> str:
     elif kind is datetime and value.tzinfo is None:
         name = "naive datetime"
     try:
-        text = _SHORT.repr(value)
+        text = " ".join(_SHORT.repr(value).split())  # errors are one line
     except Exception:  # the repr is the user's code
         return name
     return name if len(text) > 80 else f"{name} {text}"

@@ -10,7 +10,7 @@ from penstock.errors import UsageError
 from penstock.window.bars import Bars
 from penstock.window.bars.emitter import BarWindow
 from penstock.window.emitter import Emitter
-from penstock.window.kinds import CountWindow, FixedTimeWindow, RelaxedTimeWindow, SessionWindow, SlidingWindow
+from penstock.window.kinds import CountWindow, FixedTimeWindow, RelaxedTimeWindow, SessionWindow, SlidingWindow, span
 
 __all__ = ["emitter_for"]
 
@@ -88,6 +88,8 @@ def emitter_for(
         if name not in _TAKES[kind]:
             first, _, second = kind.partition(" with ")
             raise _both(second or first, {**kinds, "relaxed": relaxed, "every": every}[second or first], name, value)
+    if interval is not None:
+        span(interval, "interval")
     found: Emitter
     if emitter is not None:
         if isinstance(emitter, Bars):

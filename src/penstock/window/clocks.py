@@ -147,6 +147,7 @@ class EventClock(_ColumnClock):
                 expected=f"times at least {self.lateness_ns} ns (lateness) after the year 1677",
                 got=f"{int(times.min())} ns",
                 where=f"in column {self._found!r}",
+                offset=int(rows.offsets[times.argmin()]),
             )
         marks = np.maximum.accumulate(times - self.lateness_ns)
         return times, np.maximum(marks, watermark, out=marks)

@@ -132,16 +132,17 @@ class Emitter:
         clock: Any = self._clock
         rows = Rows(batch, np.arange(first, first + count), chunk.created)
         times, marks = clock.read(rows, self._watermark)
-        if self._keys is None:
-            closed, late = self._windower.feed(rows, times, marks, self._watermark, None)
-        else:
-            known = len(self._keys.values)
-            try:
-                keys = self._keys.encode(rows)
-                closed, late = self._windower.feed(rows, times, marks, self._watermark, keys)
-            except WindowError:
+        known = 0 if self._keys is None else len(self._keys.values)
+        try:
+            keys = None if self._keys is None else self._keys.encode(rows)
+            closed, late = self._windower.feed(rows, times, marks, self._watermark, keys)
+        except WindowError as error:
+            if self._keys is not None:
                 self._keys.load(self._keys.values[:known])
-                raise
+            if getattr(error, "is_beyond", False):  # the time farthest from ours is to blame
+                blamed = times.argmax() if -int(times.min()) <= int(times.max()) else times.argmin()
+                vars(error)["offset"] = int(rows.offsets[blamed])
+            raise
         self._watermark = int(marks[-1])
         self._position = first + count
         self._last_created = int(chunk.created[-1])

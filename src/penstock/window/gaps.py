@@ -57,6 +57,7 @@ class Gaps:
                 expected=f"times at least {gap} ns (gap) before the year 2262",
                 got=str(int(times.max())),
                 where="in SessionWindow",
+                is_beyond=True,
             )
         if len(rows) == 1:
             # A live feed pushes single rows: 15 us instead of 60.

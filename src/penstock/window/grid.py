@@ -168,6 +168,7 @@ class Grid:
                 got=f"a border at {border}",
                 where=f"for time {ns} in {self!r}",
                 hint="look for a time in another unit than nanoseconds",
+                is_beyond=True,
             )
         return border
 

@@ -17,6 +17,8 @@ from penstock.window.windowers import Count, Relaxed
 
 __all__ = ["CountWindow", "FixedTimeWindow", "RelaxedTimeWindow", "SessionWindow", "SlidingWindow"]
 
+MOST = 100_000  # windows around a row
+
 
 class CountWindow(Emitter):
     """Every `size` rows, in the order of their offsets; with `by`, every `size` rows of each key.
@@ -103,6 +105,13 @@ class SlidingWindow(Emitter):
                 got=f"every={every!r} with size={size!r}",
                 where="in SlidingWindow",
                 hint="rows between two windows would be in none; use FixedTimeWindow, or a smaller every",
+            )
+        if size_ns > MOST * every_ns:
+            raise WindowError(
+                expected=f"every of at least size / {MOST:,}",
+                got=f"every={every!r} with size={size!r}",
+                where="in SlidingWindow",
+                hint="each row would be in more windows than that; use a larger every",
             )
         windower = Sliding(size_ns, every_ns, moment(origin), emit_late=late == "emit")
         super().__init__(windower, by=by, time=time, lateness=lateness, idle=idle, late=late, logic=logic)

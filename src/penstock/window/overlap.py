@@ -43,11 +43,13 @@ class Sliding:
         self, rows: Rows, times: Int64, marks: Int64, before: int, keys: Int64 | None
     ) -> tuple[list[Closed], Int64 | None]:
         reach = self.size_ns + self.every_ns
-        if int(times.min()) < reach - 2 * _FAR or int(times.max()) > 2 * _FAR - 1 - reach:
+        low, high = int(times.min()), int(times.max())
+        if low < reach - 2 * _FAR or high > 2 * _FAR - 1 - reach:
             raise WindowError(
                 expected=f"times whose windows of {self.size_ns} ns fit in int64",
-                got=f"{int(times.min())} to {int(times.max())}",
+                got=str(high if -low <= high else low),
                 where="in SlidingWindow",
+                is_beyond=True,
             )
         since = times - self.origin_ns
         number = since // self.every_ns

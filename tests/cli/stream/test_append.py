@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 import penstock as ps
 from penstock.hub import Hub
 from penstock.log import Stream
+from penstock_tests.waiting import PATIENCE_S
 
 Call = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[bytes]]
@@ -33,10 +34,7 @@ def full(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def wait_for(stream: Stream, rows: int) -> None:
-    for _ in range(600):
-        if stream.wait(rows - 1, 0.1):
-            return
-    raise AssertionError(f"{stream!r} has not come to {rows} rows")
+    assert stream.wait(rows - 1, PATIENCE_S), f"{stream!r} has not come to {rows} rows"
 
 
 # -- JSON
@@ -123,7 +121,7 @@ def test_only_the_first_few_that_were_left_out_are_told(call: Call) -> None:
     assert "; 20 left out\n" in found.out
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     good=st.lists(st.booleans(), max_size=12),
     cuts=st.lists(st.integers(0, 400), max_size=6),
@@ -319,7 +317,7 @@ def test_rows_are_there_when_their_line_is_ended(spawn: Spawn, hub: Hub) -> None
         process.stdin.write(b":1}\n")
         process.stdin.flush()
         wait_for(stream, 2 * i + 2)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=PATIENCE_S)
     assert (process.returncode, out, err) == (0, b"appended 6 rows to 'x', offsets 0 to 6\n", b"")
 
 
@@ -332,7 +330,7 @@ def test_csv_rows_and_arrow_batches_are_there_as_they_come(spawn: Spawn, hub: Hu
         process.stdin.write(b"A,%d,1.5,1\n" % i)
         process.stdin.flush()
         wait_for(stream, i + 1)
-    assert process.communicate(timeout=20)[1] == b""
+    assert process.communicate(timeout=PATIENCE_S)[1] == b""
     process = spawn("stream", "append", "trades")
     assert process.stdin is not None
     with pa.ipc.new_stream(process.stdin, TABLE.schema) as writer:
@@ -340,7 +338,7 @@ def test_csv_rows_and_arrow_batches_are_there_as_they_come(spawn: Spawn, hub: Hu
             writer.write_table(TABLE)
             process.stdin.flush()
             wait_for(stream, 2 + 4 * (i + 1))
-    assert process.communicate(timeout=20)[1] == b""
+    assert process.communicate(timeout=PATIENCE_S)[1] == b""
     assert process.returncode == 0
 
 
@@ -353,7 +351,7 @@ def test_a_signal_says_what_was_appended(spawn: Spawn, hub: Hub, number: int, co
     process.stdin.flush()
     wait_for(stream, 1)
     process.send_signal(number)
-    assert process.wait(20) == code
+    assert process.wait(PATIENCE_S) == code
     assert process.stderr is not None
     assert process.stderr.read() == b"penstock: stopped; appended 1 row to 'x'\n"
 
@@ -390,7 +388,7 @@ def test_many_producers_at_once(spawn: Spawn, hub: Hub) -> None:
 
     def feed(number: int) -> None:
         data = b"".join(b'{"who":%d,"i":%d}\n' % (number, i) for i in range(500))
-        assert processes[number].communicate(data, timeout=60)[1] == b""
+        assert processes[number].communicate(data, timeout=PATIENCE_S)[1] == b""
 
     threads = [threading.Thread(target=feed, args=(i,)) for i in range(3)]
     for thread in threads:

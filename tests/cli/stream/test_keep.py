@@ -10,6 +10,7 @@ import pytest
 from penstock.hub import Hub
 from penstock.log import Stream
 from penstock.log.meta import Meta, Retention
+from penstock_tests.waiting import PATIENCE_S
 
 Call = Callable[..., Any]
 
@@ -102,7 +103,7 @@ def test_ctrl_c_at_the_question_drops_nothing(environment: Call, hub: Hub, trade
         while b"[y/N]" not in seen:
             seen += os.read(master, 1000)
         process.send_signal(2)
-        assert process.wait(20) == 130
+        assert process.wait(PATIENCE_S) == 130
     finally:
         process.kill()
         process.wait()

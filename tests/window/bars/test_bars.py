@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -248,17 +249,22 @@ def table(rows: list[Any], size: pa.DataType | None = None) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array(c, t) for c, t in zip(columns, types, strict=True)], names=names)
 
 
-@pytest.fixture(params=["dense", "sparse", "dense numpy", "sparse numpy"])
-def cells(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "AFTER", None if "numpy" in request.param else 0)
-    if "sparse" in request.param:
-        monkeypatch.setattr(OpenBars, "DENSE", 0)
-        monkeypatch.setattr(OpenBars, "PER_ROW", 0)
+CELLS = ("dense", "sparse", "dense numpy", "sparse numpy")
+
+
+@contextmanager
+def kept(cells: str) -> Iterator[None]:
+    """Open bars are kept in this way, whatever there is of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "AFTER", None if "numpy" in cells else 0)
+        if "sparse" in cells:
+            patch.setattr(OpenBars, "DENSE", 0)
+            patch.setattr(OpenBars, "PER_ROW", 0)
+        yield
 
 
 @pytest.mark.parametrize("fill", ["none", "previous", "nan"])
 @pytest.mark.parametrize("late", ["revise", "drop", "side"])
-@pytest.mark.usefixtures("cells")
 @pytest.mark.parametrize("examples", [50, pytest.param(1500, marks=pytest.mark.slow)])
 def test_any_cut_gives_the_bars_of_the_reference(examples: int, late: Any, fill: Any) -> None:
     @settings(max_examples=examples, deadline=None)
@@ -271,13 +277,15 @@ def test_any_cut_gives_the_bars_of_the_reference(examples: int, late: Any, fill:
         def make() -> Bars:
             return Bars(f"{SIZE}ns", lateness=f"{lateness}ns", late=late, revise_for=f"{keep}ns", fill=fill)
 
-        out, bars, side = drive(make, events, cuts, saved)
-        assert same(out, reference.out)
-        counts = bars.statistics()
-        assert (counts.rows, counts.late, counts.missing) == (number, reference.lates, reference.missing)
-        assert (counts.dropped, side) == (reference.dropped, reference.side)
-        assert counts.bars + counts.revisions == len(out)
-        assert counts.open == 0
+        for cells in CELLS:
+            with kept(cells):
+                out, bars, side = drive(make, events, cuts, saved)
+            assert same(out, reference.out), cells
+            counts = bars.statistics()
+            assert (counts.rows, counts.late, counts.missing) == (number, reference.lates, reference.missing)
+            assert (counts.dropped, side) == (reference.dropped, reference.side)
+            assert counts.bars + counts.revisions == len(out)
+            assert counts.open == 0
 
     check()
 

@@ -80,7 +80,7 @@ def append(
             else:
                 _from_file(intake, path, form, once)
         except PenstockError as error:
-            error.hint = _advice(error.hint, on_bad, target.rows)
+            error.hint = _advice(error, on_bad, target.rows)
             raise
         except (KeyboardInterrupt, Terminated):
             target.settle()
@@ -93,10 +93,14 @@ def _warn(text: str) -> None:
     say(f"warning: {text}")
 
 
-def _advice(hint: str | None, on_bad: str, rows: int) -> str | None:
+def _advice(error: PenstockError, on_bad: str, rows: int) -> str | None:
     """The hint in the words of the command line, and what is in the stream already."""
+    hint = error.hint
+    if hint and hint.startswith("set tz="):
+        hint = "write such times with their zone: 2026-11-20T09:30:00Z"
     parts = [hint] if hint and hint != _SKIP else []
-    if on_bad == "stop":
+    is_row = hint == _SKIP or getattr(error, "row", None) is not None or " of stdin" in (error.where or "")
+    if on_bad == "stop" and is_row:
         parts.append("--on-bad skip leaves such rows out")
     if rows:
         parts.append(f"{rows_text(rows)} before it {'is' if rows == 1 else 'are'} appended")

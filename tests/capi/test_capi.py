@@ -12,6 +12,7 @@ import pytest
 import xxhash
 
 from penstock import factor as f
+from penstock_tests.waiting import PATIENCE_S
 
 HERE = Path(__file__).parent
 STRICT = ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-Wshadow", "-Wconversion", "-O1", "-g"]
@@ -53,7 +54,7 @@ def sanitizers(need, folder):
 def run(program, *words, **options):
     """What a program printed; it must succeed, and have nothing to say against itself."""
     done = subprocess.run(
-        [str(program), *map(str, words)], capture_output=True, text=True, check=False, timeout=120, **options
+        [str(program), *map(str, words)], capture_output=True, text=True, check=False, timeout=PATIENCE_S, **options
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""

@@ -1,17 +1,18 @@
 from __future__ import annotations
 
-import os
-
 import pytest
 
+from penstock import factor as f
+from penstock.factor.table import ALIASES, TABLE
 
-@pytest.fixture(scope="session", autouse=True)
-def cache(tmp_path_factory):
-    """Compiled code of tests stays out of the user's cache."""
-    before = os.environ.get("PENSTOCK_CACHE")
-    os.environ["PENSTOCK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+@pytest.fixture
+def own():
+    """Operators registered by a test leave the table after it."""
+    f.operators()
+    names, aliases = set(TABLE), set(ALIASES)
     yield
-    if before is None:
-        del os.environ["PENSTOCK_CACHE"]
-    else:
-        os.environ["PENSTOCK_CACHE"] = before
+    for name in set(TABLE) - names:
+        del TABLE[name]
+    for name in set(ALIASES) - aliases:
+        del ALIASES[name]

@@ -150,12 +150,25 @@ def test_what_nodes_have_no_meaning_for_is_pythons_own_error(call):
         call()
 
 
-@pytest.mark.parametrize(
-    "name", ["a b", "a-b", "", " ", "1a", "a\n", "close\0", "é", "a" + "\u0301", "-", "a,b", None, 1]
-)
+@pytest.mark.parametrize("name", ["a b", "a-b", "", " ", "1a", "a\n", "close\0", "a" + "\u0301", "-", "a,b", None, 1])
 def test_names_of_factors(name):
     with pytest.raises(FactorError, match="expected a factor name of letters, digits, _ and ., got"):
         f.Factors({name: close})
+
+
+def test_names_may_have_letters_of_any_alphabet():
+    made = f.Factors({"动量.5": "rank(收盘) - clôture", "é": "clôture * 2"})
+    program = f.compile(made)
+    assert (program.inputs, program.outputs) == (("收盘", "clôture"), ("动量.5", "é"))
+    out = program.batch({"收盘": np.array([[3.0, 1.0]]), "clôture": np.array([[0.5, 0.5]])})
+    assert out["动量.5"].tolist() == [[0.5, 0.0]]
+    assert f.parse(repr(made["动量.5"])) is made["动量.5"]
+
+
+def test_a_mapping_may_stand_on_the_left():
+    assert list({"a": "close"} | f.Factors(b="open")) == ["a", "b"]
+    with pytest.raises(FactorError, match="there are two factors called 'a': close and open"):
+        {"a": "close"} | f.Factors(a="open")
 
 
 @pytest.mark.parametrize("name", ["a b", "a-b", "", " ", "1a", "a\n", "close\0", "a.b", "$a", None, 1])

@@ -251,6 +251,9 @@ def test_symbols_may_be_dropped_twice_in_one_call():
         ({"n": "3"}, "expected n a whole number of symbols, got '3'"),
         ({"n": True}, "expected n a whole number of symbols, got True"),
         ({"n": -1}, "a stream needs at least one symbol"),
+        ({"n": 10**12}, "expected n at most 16,777,216, got 1,000,000,000,000 - in program.stream"),
+        ({"symbols": range(10**12)}, "expected at most 16,777,216 symbols, got 1,000,000,000,000"),
+        ({"symbols": {"a", "b"}}, r"expected symbols in order, got a set; .* sorted\(symbols\)"),
         ({"symbols": 5}, "expected a list of symbols, got 5"),
         ({"symbols": b"AB"}, "expected a list of symbols, got b'AB'"),
         ({"symbols": ["a", "\ud800"]}, r"expected symbols that are Unicode text, got '\\ud800'"),
@@ -263,7 +266,7 @@ def test_symbols_may_be_dropped_twice_in_one_call():
         ({"state": 5}, "expected the bytes of a snapshot, or its file, got int"),
         ({"state": PROGRAM.stream(n=1).snapshot(), "first": 4}, "state and first are both given; a snapshot knows"),
     ],
-    ids=range(15),
+    ids=range(18),
 )
 def test_streams_that_cannot_be(options, message):
     with pytest.raises(FactorError, match=message):

@@ -55,13 +55,22 @@ def test_ctrl_c_is_heard_between_calls(monkeypatch):
     monkeypatch.setattr(LlvmEngine, "CALL", 1 << 16)
     program = f.compile({"a": f.ts_rank(close, 2000)})
     data = {"close": np.random.default_rng(0).random((200_000, 16))}
-    timer = threading.Timer(0.2, lambda: signal.raise_signal(signal.SIGINT))
-    began = time.monotonic()
-    timer.start()
-    with pytest.raises(KeyboardInterrupt):
-        program.batch(data)
-    assert time.monotonic() - began < 5
-    timer.join()
+    began = time.process_time()
+    program.batch(data)
+    whole = time.process_time() - began
+
+    def heard():
+        timer = threading.Timer(0.05, lambda: signal.raise_signal(signal.SIGINT))
+        began = time.process_time()
+        with pytest.raises(KeyboardInterrupt):
+            timer.start()
+            program.batch(data)
+            timer.join()
+        timer.join()
+        return time.process_time() - began
+
+    # On a loaded machine the timer may be late, not each time.
+    assert any(heard() < whole / 2 for _ in range(20))
 
 
 def test_inputs_need_no_alignment():

@@ -13,6 +13,7 @@ import pytest
 from penstock import factor as f
 from penstock.errors import FactorError
 from penstock.factor import evaluate
+from penstock.factor.evaluate.rows import row_ranks
 
 ROWS, SYMBOLS = 40, 12
 
@@ -84,7 +85,7 @@ def test_ranks_equal_scipy():
     x = panel()["ties"]
     x[3, 4:] = np.nan
     want = stats.rankdata(x, axis=1, nan_policy="omit")
-    np.testing.assert_array_equal(evaluate._ranks(x), want)
+    np.testing.assert_array_equal(row_ranks(x), want)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -269,6 +270,40 @@ def test_plots():
     assert figure
 
 
+def test_bars_stand_at_the_group_they_are_of():
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib import pyplot
+
+    frame = pa.table(
+        {
+            "symbol": ["a", "a", "b"],
+            "ts_event": [1, 2, 2],
+            "month": ["Jan", "Feb", "Feb"],
+            "alpha": [1.0, 2.0, 3.0],
+        }
+    )
+    ax = evaluate.aggregate(frame, "month").plot()
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    where = {label: tick for label, tick in zip(labels, ax.get_xticks(), strict=True)}
+    found = {bar.get_height(): bar.get_x() + bar.get_width() / 2 for bar in ax.patches}
+    near = {height: min(where, key=lambda label: abs(where[label] - x)) for height, x in found.items()}
+    assert near == {1.0: "Jan", 2.0: "Feb", 3.0: "Feb"}
+    pyplot.close("all")
+
+
+def test_whole_numbers_of_a_time_column_are_drawn_as_times():
+    pytest.importorskip("matplotlib").use("Agg")
+    from matplotlib import dates, pyplot
+
+    times = [1_700_000_000_000_000_000 + i * 86_400_000_000_000 for i in range(4)]
+    frame = pa.table({"symbol": ["a", "b"] * 4, "ts_event": sorted(times * 2), "alpha": np.arange(8.0)})
+    ax = evaluate.turnover(frame).plot()
+    assert isinstance(ax.xaxis.get_major_formatter(), dates.AutoDateFormatter | dates.ConciseDateFormatter)
+    ax = evaluate.turnover(np.arange(8.0).reshape(4, 2)).plot()
+    assert list(ax.lines[0].get_xdata()) == [0, 1, 2, 3]
+    pyplot.close("all")
+
+
 def test_plot_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
@@ -277,6 +312,24 @@ def test_plot_without_matplotlib(monkeypatch):
 
 
 A = np.zeros((4, 3))
+
+
+def months():
+    frame = pd.DataFrame({"symbol": "a", "ts_event": pd.date_range("2024-01-01", periods=3), "alpha": 1.0})
+    return frame.assign(month=frame["ts_event"].dt.to_period("M"))
+
+
+def test_horizons_may_be_anything_that_gives_numbers():
+    prices = np.random.default_rng(4).uniform(1, 2, (9, 5))
+    want = evaluate.decay(prices, prices, horizons=[1, 3]).table
+    assert evaluate.decay(prices, prices, horizons=iter((1, 3))).table.equals(want)
+
+
+def test_what_can_be_read_once_is_read_once():
+    table = pa.table({"symbol": ["a", "b"] * 2, "ts_event": [1, 1, 2, 2], "close": [1.0, 2.0, 3.0, 5.0]})
+    made = evaluate.forward(table.to_reader())
+    assert made["returns"].to_pylist()[:2] == [2.0, 1.5]
+    assert made.num_rows == 4
 
 
 @pytest.mark.parametrize(
@@ -310,6 +363,12 @@ A = np.zeros((4, 3))
         (lambda: evaluate.aggregate(A, np.arange(4), per="day"), "expected per 'symbol', 'time' or None, got 'day'"),
         (lambda: evaluate.aggregate(A, np.arange(3)), "expected labels of shape (4, 3) or (4,), got (3,)"),
         (lambda: evaluate.aggregate(long(panel()), "industry"), "there is no column 'industry'"),
+        (
+            lambda: evaluate.aggregate(months(), "month", per=None),
+            "expected labels that are texts, numbers or dates, got extension<pandas.period",
+        ),
+        (lambda: evaluate.ic(long(panel()), ticker="symbol"), "there is no option 'ticker' - in evaluate; factors,"),
+        (lambda: evaluate.decay(A, A, horizons=[]), "there is no horizon to look at"),
     ],
 )
 def test_mistakes_name_the_next_step(call, message):

@@ -13,6 +13,7 @@ import pytest
 from penstock import factor as f
 from penstock.errors import FactorError
 from penstock.factor.llvm.engine import LlvmEngine
+from penstock_tests.waiting import PATIENCE_S
 
 close, volume = f.fields("close", "volume")
 FACTORS = {
@@ -162,7 +163,9 @@ def test_a_short_tick_is_computed_by_the_caller_alone(monkeypatch):
 
 
 def child(script):
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 

@@ -71,6 +71,50 @@ def test_pandas_with_time_and_symbol_as_index():
     assert list(out.columns) == ["s", "r"]
 
 
+def test_pandas_with_more_levels_than_are_wanted():
+    frame = rows().to_pandas().assign(venue="N").set_index(["venue", "ts_event", "symbol"])
+    out = PROGRAM.batch(frame)
+    assert out.index.equals(frame.index)
+    assert list(out.columns) == ["s", "r"]
+    np.testing.assert_array_equal(out["s"].to_numpy(), WANT_S)
+
+
+@pytest.mark.parametrize("kind", ["category", "string[python]", "string[pyarrow]", "object"])
+def test_pandas_keys_come_back_as_they_were(kind):
+    frame = rows().to_pandas()
+    frame = frame.assign(symbol=frame["symbol"].astype(kind), ts_event=frame["ts_event"].astype("Int64"))
+    out = PROGRAM.batch(frame)
+    for name in ("symbol", "ts_event"):
+        pd.testing.assert_series_equal(out[name], frame[name])
+    np.testing.assert_array_equal(out["s"].to_numpy(), WANT_S)
+
+
+def test_encoded_columns_are_written_out():
+    table = rows()
+    for name in ("symbol", "close"):
+        at = table.column_names.index(name)
+        table = table.set_column(at, name, pa.compute.run_end_encode(table[name]))
+    at = table.column_names.index("ts_event")
+    table = table.set_column(at, "ts_event", table["ts_event"].dictionary_encode())
+    check(PROGRAM.batch(table))
+
+
+def test_a_missing_column_of_pandas_and_polars_names_near_ones():
+    for frame in (rows().to_pandas(), pl.from_arrow(rows())):
+        frame = (
+            frame.rename(columns={"symbol": "Symbol"})
+            if isinstance(frame, pd.DataFrame)
+            else frame.rename({"symbol": "Symbol"})
+        )
+        with pytest.raises(FactorError, match="field 'symbol' missing .* with 'Symbol', .*; did you mean 'Symbol'"):
+            PROGRAM.batch(frame)
+
+
+def test_a_stream_takes_symbols_of_arrow():
+    symbols = rows()["symbol"].unique().sort()
+    assert PROGRAM.stream(symbols).symbols == PROGRAM.stream(pa.chunked_array([symbols])).symbols == ("A", "B")
+
+
 @pytest.mark.parametrize(
     "times",
     [

@@ -16,22 +16,12 @@ from penstock import factor as f
 from penstock.errors import FactorError
 from penstock.factor.graph import digests
 from penstock.factor.llvm.engine import LlvmEngine
-from penstock.factor.table import ALIASES, TABLE
+from penstock.factor.table import TABLE
 
 f.operators()
 ENGINES = ("llvm", "numpy")
 x, y, group = f.fields("x", "y", "group")
-
-
-@pytest.fixture(autouse=True)
-def own():
-    """Operators registered by a test leave the table after it."""
-    names, aliases = set(TABLE), set(ALIASES)
-    yield
-    for name in set(TABLE) - names:
-        del TABLE[name]
-    for name in set(ALIASES) - aliases:
-        del ALIASES[name]
+pytestmark = pytest.mark.usefixtures("own")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from penstock import factor as f
 from penstock.factor import elementary
-from penstock.factor.layout import SPREAD
+from penstock.factor.layout import turn
 from penstock.factor.llvm.engine import LlvmEngine
 from penstock.factor.llvm.machine import LlvmMachine
 from penstock.factor.llvm.rows import RowMachine as CompiledRows
@@ -104,7 +104,7 @@ class ScalarMachine:
         row = tuple(self.type(v) for v in monoid.lift(self, *xs))
         earlier = zip(*(self.look(past) for past in state.past), strict=True) if n > 1 else []
         rows = [tuple(self.type(v) for v in monoid.lift(self, *old)) for old in earlier]
-        turns = sum(past.turn for past in state.past) if n >= SPREAD else 0
+        turns = turn(monoid.name, n, state.past) if n > 1 else 0
         p = n - 1 if n <= SHORT else (self.ordinal + turns) % n
         before, block = rows[: n - 1 - p], [*rows[n - 1 - p :], row]
         prefix = block[0]

@@ -571,3 +571,16 @@ def test_a_square_that_vanishes_is_no_equal_row():
     program = f.compile(factors, engine="numpy")
     assert np.isnan(program.batch({"x": x, "y": y})["c"][3, 0])
     assert program.batch({"x": flat, "y": y})["c"][3, 0] == 0
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("engine", ["llvm", "numpy"])
+def test_decay_of_equal_rows_is_their_value(engine, dtype):
+    values = np.array([0.1, 10 / 19, -0.3, 1e30, 1e-30, 0.0, np.inf])
+    made = {f"n{n}": f.ts_decay_linear(f.field("x"), n) for n in (1, 2, 4, 5, 10, 17, 40)}
+    out = f.compile(made, dtype=dtype, engine=engine).batch({"x": np.tile(values, (120, 1))})
+    for name, x in out.items():
+        warm = int(name[1:]) - 1
+        assert np.isnan(x[:warm]).all()
+        # Where they began in a block shows in no bit: a rank along time finds them equal.
+        assert (x[warm:] == values.astype(dtype)).all(), name

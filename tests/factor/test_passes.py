@@ -171,13 +171,23 @@ def test_a_constant_has_past_rows_too():
     assert [(formula(field.node), field.depth) for field in layout.fields] == [("2", 3)]
 
 
+def turns(outputs):
+    """Per windowed node where its blocks begin, in a program of these outputs."""
+    uses = layout_of(outputs)[0].uses
+    return {formula(node): turn(node.op, dict(node.attrs)["n"], used["past"]) for node, used in uses.items()}
+
+
 def test_blocks_of_long_windows_do_not_end_in_one_row():
-    outputs = {f"{name}{n}": f.ts_sum(f.field(name), n) for name in ("a", "b", "c", "d") for n in (5, 20)}
-    layout, _ = layout_of(outputs)
-    turns = {formula(node, 80): turn(dict(node.attrs)["n"], uses["past"]) for node, uses in layout.uses.items()}
-    assert [turns[f"ts_sum({name}, n=5)"] for name in "abcd"] == [0, 0, 0, 0]
-    assert len({turns[f"ts_sum({name}, n=20)"] for name in "abcd"}) > 2
+    many = turns({f"{name}{n}": f.ts_sum(f.field(name), n) for name in "abcd" for n in (5, 20)})
+    assert [many[f"ts_sum({name}, n=5)"] for name in "abcd"] == [0, 0, 0, 0]
+    assert len({many[f"ts_sum({name}, n=20)"] for name in "abcd"}) > 2
     # A number of the operand, whatever else a program holds.
-    alone, _ = layout_of({"x": f.ts_max(f.field("c"), 20)})
-    ((uses,),) = [[uses["past"] for uses in alone.uses.values()]]
-    assert turn(20, uses) == turns["ts_sum(c, n=20)"]
+    assert turns({"x": f.ts_sum(f.field("c"), 20)})["ts_sum(c, n=20)"] == many["ts_sum(c, n=20)"]
+
+
+def test_windows_of_one_operand_end_their_blocks_in_different_rows():
+    names, sizes = ("ts_sum", "ts_max", "ts_min"), (10, 20, 30, 60)
+    found = turns({f"{name}{n}": getattr(f, name)(f.field("c"), n) for name in names for n in sizes})
+    assert len({found[f"{name}(c, n=60)"] for name in names}) > 1
+    # Or every block of 60 rows would end together with one of 10, 20 and 30.
+    assert any(found[f"{name}(c, n=60)"] % n != found[f"{name}(c, n={n})"] for name in names for n in sizes)

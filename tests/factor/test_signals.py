@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from penstock import factor as f
 from penstock.errors import FactorError
+from penstock_tests.waiting import PATIENCE_S, until
 
 close, volume = f.fields("close", "volume")
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="signals and forks of POSIX")
@@ -29,7 +31,8 @@ rng = np.random.default_rng(0)
 """
 
 LONG = """
-program = f.compile({"a": f.ts_rank(close, 1500), "b": f.rank(f.ts_quantile(close, 300, 0.3))}, engine=ENGINE)
+ranks = sum(f.ts_rank(close, 1000 + 25 * i) for i in range(20))
+program = f.compile({"a": ranks, "b": f.rank(f.ts_quantile(close, 300, 0.3))}, engine=ENGINE)
 data = {"close": rng.random((60_000, 64))}
 crew = f.Executor(threads=2) if THREADS == 2 else None
 live = program.stream(n=64, executor=crew)
@@ -79,12 +82,22 @@ class Child:
     def line(self):
         return self.process.stdout.readline().strip()
 
+    def cpu(self):
+        """Seconds of a processor that it has taken: what does not depend on who else is at work."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def work(self, seconds):
+        """Wait until it has been at work for so long."""
+        end = self.cpu() + seconds
+        until(lambda: self.cpu() >= end)
+
     def interrupt(self):
-        """Seconds from SIGINT to the next line, and the line."""
-        began = time.monotonic()
+        """The line that follows SIGINT, and the processor time that went by."""
+        began = self.cpu()
         self.process.send_signal(signal.SIGINT)
         line = self.line()
-        return time.monotonic() - began, line
+        return self.cpu() - began, line
 
     def rest(self):
         with self.process:
@@ -98,10 +111,10 @@ class Child:
 def test_ctrl_c_in_a_long_batch(engine, threads):
     child = Child(f"ENGINE, THREADS = {engine!r}, {threads}\n{LONG}")
     assert child.line() == "ready"
-    threading.Event().wait(0.3)  # well within the batch, which takes many seconds
+    child.work(0.3)  # well within the batch, which takes many seconds
     took, line = child.interrupt()
     assert line == "interrupted"
-    assert took < 2  # some tenths on processors of its own
+    assert took < 2 * threads  # some tenths
     refused, after = child.rest()
     assert "tick 100 was begun and not finished: it was interrupted, or another thread is at it; go on from" in refused
     assert after == "101 (200, 64)"
@@ -112,7 +125,7 @@ def test_ctrl_c_in_a_long_batch(engine, threads):
 def test_ctrl_c_in_a_stream(engine):
     child = Child(f"ENGINE = {engine!r}\n{TICKS}")
     assert child.line() == "ready"
-    threading.Event().wait(0.2)
+    child.work(0.2)
     took, line = child.interrupt()
     assert line == "interrupted"
     assert took < 1
@@ -208,26 +221,30 @@ def test_threads_compile_at_once():
 
 
 def test_the_interpreter_is_free_while_a_program_runs():
-    # One call of compiled code, of some tenths of a second: another thread's clock goes on during all of it.
+    # One call of compiled code, of some tenths of a second: another thread's clock goes on during all of it. Where
+    # others want the processor too, the system may let that thread wait; not every time.
     program = f.compile({"a": f.ts_rank(close, 700)})
     data = {"close": np.random.default_rng(0).random((6000, 64))}
-    stop, stamps = threading.Event(), []
 
-    def beat():
-        while not stop.is_set():
-            stamps.append(time.monotonic())
-            stop.wait(0.001)
+    def goes_on():
+        stop, stamps = threading.Event(), []
 
-    beside = threading.Thread(target=beat)
-    beside.start()
-    began = time.monotonic()
-    program.batch(data)
-    took = time.monotonic() - began
-    stop.set()
-    beside.join()
-    inside = [began, *(t for t in stamps if began < t < began + took), began + took]
-    assert max(np.diff(inside)) < took / 2
-    assert len(inside) > 10
+        def beat():
+            while not stop.is_set():
+                stamps.append(time.monotonic())
+                stop.wait(0.001)
+
+        beside = threading.Thread(target=beat)
+        beside.start()
+        began = time.monotonic()
+        program.batch(data)
+        took = time.monotonic() - began
+        stop.set()
+        beside.join()
+        inside = [began, *(t for t in stamps if began < t < began + took), began + took]
+        return max(np.diff(inside)) < took / 2 and len(inside) > 10
+
+    assert any(goes_on() for _ in range(30))
 
 
 def test_a_stream_in_two_threads_at_once_refuses_one():
@@ -273,7 +290,7 @@ print("end", flush=True)
 
 
 def test_a_process_ends_though_threads_rest_and_compute():
-    done = subprocess.run([sys.executable, "-c", EXIT], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", EXIT], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
 
 
@@ -333,7 +350,7 @@ with f.Executor(threads=2) as crew:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_fork_goes_on():
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-W", "ignore", "-c", FORK], capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     child, parent = (line.split() for line in done.stdout.splitlines())

@@ -14,17 +14,6 @@ from penstock.factor.table import ALIASES, TABLE, lookup
 close = f.field("close")
 
 
-@pytest.fixture
-def own():
-    """Operators registered by a test leave the table after it."""
-    names, aliases = set(TABLE), set(ALIASES)
-    yield
-    for name in set(TABLE) - names:
-        del TABLE[name]
-    for name in set(ALIASES) - aliases:
-        del ALIASES[name]
-
-
 @pytest.mark.parametrize(
     "call, message",
     [

@@ -202,7 +202,7 @@ def ts_cumsum(x: _Operand) -> Node:
     """The sum of all finite rows so far. It never forgets, and its rounding errors stay."""
 
 def ts_decay_linear(x: _Operand, n: int) -> Node:
-    """The mean of the last n rows with weights 1 (oldest) to n (newest)."""
+    """The mean of the last n rows with weights 1 (oldest) to n (newest); exactly their value if they are equal."""
 
 def ts_delay(x: _Operand, n: int) -> Node:
     """The value n rows ago; NaN for the first n rows."""

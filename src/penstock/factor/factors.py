@@ -11,7 +11,7 @@ from penstock.factor.graph import Node, formula, operand
 
 __all__ = ["Factors"]
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
+_NAME = re.compile(r"[^\W\d][\w.]*\Z")
 _TAKEN = ("symbol", "ts_event")
 
 
@@ -75,6 +75,9 @@ class Factors(Mapping[str, Node]):
                 )
             joined[name] = node
         return Factors(joined)
+
+    def __ror__(self, other: Mapping[str, object]) -> Factors:
+        return Factors(other) | self
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Factors) and {n: id(x) for n, x in self.items()} == {

@@ -174,7 +174,9 @@ def read(
             raise FactorError(f"there are two columns {name!r}", where=where, hint="rename one")
     missing = [name for name in (symbol, time, *inputs) if name not in table.column_names]
     if missing:
-        raise _missing(missing, table.column_names, where)
+        there = table.column_names if isinstance(data, (pa.Table, pa.RecordBatch)) else getattr(data, "columns", ())
+        raise _missing(missing, [str(name) for name in there], where)
+    table = _plain(table)
     for name in (symbol, time):
         if table[name].null_count:
             raise FactorError(
@@ -275,17 +277,15 @@ def as_arrow(data: object, columns: Sequence[str]) -> tuple[pa.Table, Callable[[
     if isinstance(data, pa.RecordBatch):
         return pa.table(data), lambda table: table.combine_chunks().to_batches()[0] if len(table) else _empty(table)
     if package == "pandas" and hasattr(data, "columns"):
-        frame: Any = data
-        levels = [name for name in frame.index.names if name is not None]
-        if any(name in columns and name not in frame.columns for name in levels):
-            frame = frame.reset_index()
-        wanted = frame[[name for name in columns if name in frame.columns]]
-        index = data.index  # type: ignore[attr-defined]
+        given: Any = data
+        levels = [name for name in given.index.names if name in columns and name not in given.columns]
+        named = given.reset_index(levels) if levels else given
+        wanted = named[[name for name in columns if name in named.columns]]
 
         def to_pandas(table: pa.Table) -> Any:
-            made = table.to_pandas()
-            made.index = index if frame is data else made.index
-            return made.set_index(levels) if frame is not data else made
+            made = table.drop_columns(levels).to_pandas().set_axis(given.index)
+            # Arrow knows fewer kinds of columns: what came is given back as it was.
+            return made.assign(**{name: given[name] for name in made.columns if name in columns[:2]})
 
         return pa.Table.from_pandas(wanted, preserve_index=False), to_pandas
     if package == "polars" and type(data).__name__ == "LazyFrame":
@@ -293,7 +293,7 @@ def as_arrow(data: object, columns: Sequence[str]) -> tuple[pa.Table, Callable[[
     if package == "polars" and hasattr(data, "columns"):
         import polars
 
-        frame = data
+        frame: Any = data
         wanted = frame.select([name for name in columns if name in frame.columns])
 
         def to_polars(table: pa.Table) -> Any:
@@ -310,19 +310,29 @@ def as_arrow(data: object, columns: Sequence[str]) -> tuple[pa.Table, Callable[[
     )
 
 
+def _plain(table: pa.Table) -> pa.Table:
+    """The table with run-end encoded columns written out."""
+    for at, one in enumerate(table.schema):
+        if pa.types.is_run_end_encoded(one.type):
+            table = table.set_column(at, one.name, pa.compute.run_end_decode(table.column(at)))
+    return table
+
+
 def _empty(table: pa.Table) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays([pa.array([], f.type) for f in table.schema], schema=table.schema)
 
 
 def _times(column: pa.ChunkedArray, name: str, where: str) -> tuple[Array, int]:
     """Per row the number of its time among the distinct ones in order, and how many those are."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
     kind = column.type
     if not (pa.types.is_integer(kind) or pa.types.is_timestamp(kind) or pa.types.is_date(kind)):
         raise FactorError(
             expected=f"integers or timestamps in {name!r}",
             got=str(kind),
             where=where,
-            hint='name the column: time="date"',
+            hint='convert it, or name another column: time="date"',
         )
     if pa.types.is_date32(kind):
         column = column.cast(pa.int32())

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import xxhash
+
 from penstock.factor.graph import Node, formula
 from penstock.factor.table import TABLE, Cell, Ring
 
@@ -128,9 +130,14 @@ class Turning(Protocol):
     def turn(self) -> int: ...
 
 
-def turn(n: int, past: Sequence[Turning]) -> int:
-    """The phase at which a window of n rows stands in row 0."""
-    return sum(one.turn for one in past) % n if n >= SPREAD else 0
+def turn(name: str, n: int, past: Sequence[Turning]) -> int:
+    """The phase at which a window of n rows, whose monoid has that name, stands in row 0.
+
+    Drawn anew for each n and monoid: of 60, 30, 20 and 10 rows the rest of one number would be the same end.
+    """
+    if n < SPREAD:
+        return 0
+    return xxhash.xxh3_64_intdigest(f"{name} {n} {sum(one.turn for one in past)}".encode()) % n
 
 
 def origin(node: Node) -> tuple[Node, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from penstock.factor.layout import Field
     from penstock.factor.program import Program
 
-__all__ = ["Live", "ordinal", "restore"]
+__all__ = ["MOST", "Live", "ordinal", "restore"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Symbol = str | int
+
+MOST = 1 << 24
+"""Symbols of a stream."""
 
 
 class Live:
@@ -375,6 +378,14 @@ def _universe(symbols: Iterable[Symbol], *, some: bool = True, twice: bool = Fal
     if isinstance(symbols, (str, bytes)) or not isinstance(symbols, Iterable):
         hint = f"[{symbols!r}]" if isinstance(symbols, str) else None
         raise FactorError(expected="a list of symbols", got=repr(symbols), hint=hint)
+    if isinstance(symbols, (set, frozenset)) and not twice:
+        raise FactorError(
+            expected="symbols in order", got="a set", hint="rows are given in their order: sorted(symbols)"
+        )
+    if hasattr(symbols, "to_pylist"):  # of Arrow
+        symbols = symbols.to_pylist()
+    if isinstance(symbols, Sized) and len(symbols) > MOST:
+        raise FactorError(expected=f"at most {MOST:,} symbols", got=f"{len(symbols):,}")
     made: list[Symbol] = []
     for name in symbols:
         if isinstance(name, (bool, np.bool_)) or not isinstance(name, (str, int, np.integer, np.str_)):

@@ -129,10 +129,12 @@ class NumpyMachine(Elementary):
     def window(self, state: Any, monoid: Monoid, n: int, *xs: Any) -> tuple[Array, ...]:
         blocks = [self.block(x) for x in xs]
         if n > SHORT:
-            if state.suffixes is None:
-                self._remake(state, monoid, n)
+            if state.window == len(state.summaries):
+                state.summaries.append(self._remake(state, monoid, n))
+            suffixes, prefix = state.summaries[state.window]
+            state.window += 1
             lifted = [self.block(part) for part in monoid.lift(self, *blocks)]
-            return self._ring_window(state.suffixes, state.prefix, monoid, turn(n, state.past), lifted)
+            return self._ring_window(suffixes, prefix, monoid, turn(monoid.name, n, state.past), lifted)
         if n == 1:
             return tuple(self.block(part) for part in monoid.lift(self, *blocks))
         history = self._history(state.past, blocks)
@@ -142,13 +144,13 @@ class NumpyMachine(Elementary):
             summary = monoid.combine(self, summary, past[j], self.dtype.type(j), self.dtype.type(1))
         return tuple(self.block(part) for part in summary)
 
-    def _remake(self, state: Any, monoid: Monoid, n: int) -> None:
-        """Prefix and suffixes from the past rows, as they would be had the window seen them."""
+    def _remake(self, state: Any, monoid: Monoid, n: int) -> tuple[Array, Array]:
+        """Suffixes and prefix from the past rows, as they would be had the window seen them."""
         one, number = self.dtype.type(1), self.dtype.type
-        phase = (self.ordinal + turn(n, state.past)) % n
+        phase = (self.ordinal + turn(monoid.name, n, state.past)) % n
         lifted = monoid.lift(self, *(past.before(self.ordinal, n - 1) for past in state.past))
-        ring = state.suffixes = np.full((monoid.parts, n, self.keys), self.nan, self.dtype)
-        prefix = state.prefix = np.full((monoid.parts, self.keys), self.nan, self.dtype)
+        ring = np.full((monoid.parts, n, self.keys), self.nan, self.dtype)
+        prefix = np.full((monoid.parts, self.keys), self.nan, self.dtype)
         for part, x in enumerate(lifted):
             rows = np.broadcast_to(np.asarray(x, self.dtype), (n - 1, self.keys))
             ring[part, phase + 1 :], ring[part, :phase] = rows[: n - 1 - phase], rows[n - 1 - phase :]
@@ -158,6 +160,7 @@ class NumpyMachine(Elementary):
             summary = monoid.combine(self, summary, tuple(ring[:, j]), number(j), one)
         for part, value in enumerate(summary if phase else ()):
             prefix[part] = value
+        return ring, prefix
 
     def _ring_window(
         self, ring: Array, prefix: Array, monoid: Monoid, turn: int, lifted: list[Array]
@@ -345,8 +348,8 @@ class NumpyEngine:
         return self.planes[field.first : field.first + field.rows].reshape(field.parts, field.depth, -1)
 
     def _state(self, uses: Mapping[str, Field | tuple[Past, ...]]) -> SimpleNamespace:
-        """What a step gets as its state; summaries of its past rows are made when they are first wanted."""
-        made = SimpleNamespace(suffixes=None, prefix=None)
+        """What a step gets as its state; summaries of its past rows, one per window, are made when first wanted."""
+        made = SimpleNamespace(summaries=[], window=0)
         for name, used in uses.items():
             if isinstance(used, Field):
                 setattr(made, name, self._view(used))
@@ -391,6 +394,8 @@ class NumpyEngine:
             known(at, rows_in)
         with np.errstate(all="ignore"):
             for at, step, state, args, attrs, dead in self._calls:
+                for one in state:
+                    one.window = 0
                 known(at, step(machine, *state, *[values[i] for i in args], **attrs))
                 for i in dead:
                     values[i] = None
@@ -423,7 +428,7 @@ class NumpyEngine:
                 ring = self._view(field)[0]
                 ring[:] = np.roll(ring, ordinal % field.depth, 0)
         for one in self._states:
-            one.suffixes = one.prefix = None
+            one.summaries.clear()
 
 
 if TYPE_CHECKING:

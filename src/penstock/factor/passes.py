@@ -15,7 +15,7 @@ import numpy as np
 from penstock.errors import FactorError
 from penstock.factor.graph import Node, constant, formula, topological
 from penstock.factor.rules import RULES
-from penstock.factor.table import TABLE, Kind, lookup
+from penstock.factor.table import TABLE, Kind, Operator, lookup
 
 __all__ = ["PASSES", "Pass", "Plan", "Stage", "check", "cut", "expand", "simplify"]
 
@@ -32,7 +32,9 @@ class Pass:
 
 
 def expand(outputs: Outputs, dtype: np.dtype[Any]) -> dict[str, Node]:
-    """Replace composites by the operators they are made of."""
+    """Replace composites by the operators they are made of, and try a user's own."""
+    from penstock.factor.trial import tried
+
     done: dict[Node, Node] = {}
 
     def settle(roots: Iterable[Node], depth: int) -> None:
@@ -42,7 +44,7 @@ def expand(outputs: Outputs, dtype: np.dtype[Any]) -> dict[str, Node]:
             args = tuple(done[arg] for arg in node.args)
             operator = TABLE.get(node.op)
             if operator is not None and operator.kind is Kind.COMPOSITE:
-                made = operator.step(*args, **dict(node.attrs))
+                made = _composed(operator, args, dict(node.attrs))
                 if not isinstance(made, Node):
                     raise FactorError(f"composite {node.op} must return a factor expression, got {made!r}")
                 done.update((arg, arg) for arg in args)
@@ -53,7 +55,20 @@ def expand(outputs: Outputs, dtype: np.dtype[Any]) -> dict[str, Node]:
                 done[done[node]] = done[node]
 
     settle(outputs.values(), 0)
-    return {name: done[node] for name, node in outputs.items()}
+    expanded = {name: done[node] for name, node in outputs.items()}
+    tried(topological(expanded.values()))
+    return expanded
+
+
+def _composed(operator: Operator, args: tuple[Node, ...], attrs: dict[str, Any]) -> Any:
+    try:
+        return operator.step(*args, **attrs)
+    except FactorError:
+        raise
+    except Exception as error:
+        raise FactorError(
+            f"composite {operator.name} raised {type(error).__name__}: {error}", operator=operator.name
+        ) from error
 
 
 def simplify(outputs: Outputs, dtype: np.dtype[Any]) -> dict[str, Node]:

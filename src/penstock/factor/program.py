@@ -18,7 +18,7 @@ from penstock.factor.executor import Executor
 from penstock.factor.factors import Factors
 from penstock.factor.graph import Node, digests, formula
 from penstock.factor.layout import Layout
-from penstock.factor.live import Live, ordinal, restore
+from penstock.factor.live import MOST, Live, ordinal, restore
 from penstock.factor.lookback import endless, lookbacks, own
 from penstock.factor.machine import Engine
 from penstock.factor.passes import PASSES, Plan, check, cut
@@ -99,7 +99,7 @@ def _again(factors: Factors, dtype: str, engine: str | None) -> Program:
 def _mapping(factors: object) -> Mapping[str, object]:
     if isinstance(factors, Mapping):
         return factors
-    hint = "name it: f.Factors(alpha=expression)" if isinstance(factors, Node) else None
+    hint = "name it: f.Factors(alpha=expression)" if isinstance(factors, (Node, str)) else None
     raise FactorError(expected="f.Factors or a mapping of names to expressions", got=type(factors).__name__, hint=hint)
 
 
@@ -264,6 +264,8 @@ class Program:
         if n is not None:
             if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
                 raise FactorError(expected="n a whole number of symbols", got=repr(n), where="in program.stream")
+            if n > MOST:
+                raise FactorError(expected=f"n at most {MOST:,}", got=f"{n:,}", where="in program.stream")
             symbols = range(n)
         if state is not None:
             if first:

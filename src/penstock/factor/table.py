@@ -87,6 +87,9 @@ class Cell:
 
     parts: int = 1
 
+    def __post_init__(self) -> None:
+        _whole("Cell", "parts", self.parts)
+
     @property
     def rows(self) -> int:
         return 1
@@ -102,6 +105,15 @@ class Ring:
     rows: int
     operands: int = 1
 
+    def __post_init__(self) -> None:
+        _whole("Ring", "rows", self.rows)
+        _whole("Ring", "operands", self.operands)
+
+
+def _whole(what: str, name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 1 << 24:
+        raise FactorError(expected=f"{name} of a {what} a whole number from 1 to {1 << 24}", got=repr(value))
+
 
 State: TypeAlias = Mapping[str, Cell | Ring]
 
@@ -110,7 +122,7 @@ State: TypeAlias = Mapping[str, Cell | Ring]
 class Monoid:
     """A summary of consecutive rows that merges.
 
-    Takes   name: for printed layouts; parts: values per summary;
+    Takes   name: for printed layouts, and of what says in which rows blocks begin; parts: values per summary;
             lift: (m, *operands) -> the summary of one row;
             combine: (m, a, b, na, nb) -> the summary of `a`'s na rows followed by `b`'s nb rows. Plain arithmetic,
             comparison and `m.where` only (no exp, log, pow), so that its bits do not depend on how it is called.
@@ -122,6 +134,9 @@ class Monoid:
     parts: int
     lift: Callable[..., tuple[Value, ...]]
     combine: Callable[..., tuple[Value, ...]]
+
+    def __post_init__(self) -> None:
+        _whole(f"Monoid {self.name!r}", "parts", self.parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +153,7 @@ class Parameter:
         return self.default is inspect.Parameter.empty
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Operator:
     """A record of the table, and the public function: calling it with nodes builds a node.
 
@@ -228,9 +243,8 @@ class Operator:
                     hint="round it the way your source does (WorldQuant's paper: down)",
                 )
             if value < (p.least or 1):
-                hint = (
-                    "a negative delay would look ahead" if self.name in ("ts_delay", "ts_delta", "ts_returns") else None
-                )
+                back = self.name in ("ts_delay", "ts_delta", "ts_returns")
+                hint = "a negative delay would look ahead" if back and value < 0 else None
                 raise FactorError(f"{call}: {p.name} must be at least {int(p.least or 1)}, got {int(value)}", hint=hint)
             if value > 1 << 24:
                 raise FactorError(f"{call}: {p.name} must be at most {1 << 24}, got {int(value)}")
@@ -245,6 +259,9 @@ class Operator:
 
     def _call(self, attrs: Mapping[str, object]) -> str:
         return f"{self.name}({', '.join([p.name for p in self.operands] + [f'{k}={v!r}' for k, v in attrs.items()])})"
+
+    def __repr__(self) -> str:
+        return f"<operator {self.usage()}>"
 
     def usage(self) -> str:
         """The call as one writes it: `ts_quantile(x, n, q)`."""
@@ -304,6 +321,9 @@ def _register(
     taken = [n for n in (name, *aliases) if n in TABLE or n in ALIASES]
     if taken:
         raise FactorError(f"there is an operator {taken[0]!r} already", hint="choose another name")
+    for one in (name, *aliases):
+        if not one.isidentifier():
+            raise FactorError(expected="a name of letters, digits and _ for an operator", got=repr(one))
     operands: list[Parameter] = []
     attributes: list[Parameter] = []
     skip = {Kind.COMPOSITE: 0, Kind.ELEMENTWISE: 1, Kind.CROSS: 1, Kind.WINDOWED: 2}[kind]
@@ -313,6 +333,8 @@ def _register(
             raise FactorError(
                 expected="Series, Rows, Share, Number or Flag", got=repr(p.annotation), where=f"at {name}({p.name})"
             )
+        if p.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise FactorError(f"{name}: {p.name!r} stands for any number of arguments", hint="name each of them")
         if word == "Series" and attributes:
             raise FactorError(f"{name}: operand {p.name!r} follows an attribute", hint="put the Series first")
         record = Parameter(p.name, word, p.default, (least or {}).get(p.name))

@@ -26,9 +26,10 @@ __all__ = ["parse"]
 assert _ops  # fills the table
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>\$?[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)"
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)|(?P<name>\$?[^\W\d]\w*(?:\.[^\W\d]\w*)*)"
     r"|(?P<sign>\*\*|<=|>=|==|!=|&&|\|\||[-+*/^<>!~&|?:(),=]))"
 )
+_OTHERS = {"and": "&&", "or": "||", "not": "!", "=": "=="}
 _COMPARE = {"<": "lt", "<=": "le", ">": "gt", ">=": "ge", "==": "eq", "!=": "ne"}
 _DEEP = 64  # a level of parentheses takes ten frames of a stack of a thousand
 
@@ -109,8 +110,13 @@ class _Parser:
             self.fail("the expression is empty", 0)
         node = self.ternary()
         if self.tokens[self.at][0] != "end":
-            self.fail(f"expected an operator or the end, got {self.tokens[self.at][1]!r}")
+            self.fail(f"expected an operator or the end, got {self.tokens[self.at][1]!r}", hint=self.meant())
         return node
+
+    def meant(self) -> str | None:
+        """How to write what stands here, or just before, in another language."""
+        near = [value for _, value, _ in self.tokens[max(0, self.at - 1) : self.at + 1]]
+        return next((f"write {_OTHERS[value]}" for value in reversed(near) if value in _OTHERS), None)
 
     def ternary(self) -> Node:
         self.depth += 1
@@ -229,7 +235,7 @@ class _Parser:
 
     def call(self, name: str, column: int) -> Node:
         self.expect("(")
-        args: list[Node] = []
+        args: list[Any] = []
         attrs: dict[str, object] = {}
         while not self.peek(")"):
             kind, word, start = self.tokens[self.at]
@@ -237,13 +243,13 @@ class _Parser:
                 self.at += 2
                 if word in attrs:
                     self.fail(f"{word!r} is given twice", start)
-                attrs[word] = self._flag() if self.tokens[self.at][1] in ("True", "False") else self.ternary()
+                attrs[word] = self._argument()
             elif attrs:
                 self.fail("a plain argument after a named one", start)
             else:
-                args.append(self.ternary())
+                args.append(self._argument())
             if not self.take(",") and not self.peek(")"):
-                self.fail(f"expected ',' or ')', got {self.tokens[self.at][1]!r}")
+                self.fail(f"expected ',' or ')', got {self.tokens[self.at][1]!r}", hint=self.meant())
         self.expect(")")
         if name.lower() in self.functions:
             return self._given(name, args, attrs, column)
@@ -258,7 +264,7 @@ class _Parser:
                 hint = 'round it, or parse with fractional="floor" (the convention of WorldQuant\'s paper)'
             self.fail(str(error.problem or error), column, hint)
 
-    def _given(self, name: str, args: list[Node], attrs: dict[str, object], column: int) -> Node:
+    def _given(self, name: str, args: list[Any], attrs: dict[str, object], column: int) -> Node:
         """What a function of the caller's makes of the operands."""
         function = self.functions[name.lower()]
         try:
@@ -272,11 +278,15 @@ class _Parser:
         except FactorError as error:
             self.fail(str(error.problem or error), column, error.hint if error.problem else None)
 
-    def _flag(self) -> bool:
-        self.at += 1
-        return self.tokens[self.at - 1][1] == "True"
+    def _argument(self) -> Any:
+        """An expression, or a True or False that stands alone."""
+        word, after = self.tokens[self.at][1], self.tokens[self.at + 1][1] if self.at + 1 < len(self.tokens) else ""
+        if word in ("True", "False") and word not in self.names and after in (",", ")"):
+            self.at += 1
+            return word == "True"
+        return self.ternary()
 
-    def _windows(self, operator: Operator, args: list[Node]) -> list[Node]:
+    def _windows(self, operator: Operator, args: list[Any]) -> list[Any]:
         kinds = [p.kind for p in operator.operands + operator.attributes]
         cut = [self._window(kind, arg) for arg, kind in zip(args, kinds, strict=False)]
         return cut + args[len(kinds) :]
@@ -292,9 +302,9 @@ class _Parser:
         number = float(value.attrs[0][1])
         return constant(float(math.floor(number))) if math.isfinite(number) else value
 
-    def resolve(self, name: str, args: list[Node], column: int) -> tuple[Operator, list[Node], dict[str, object]]:
+    def resolve(self, name: str, args: list[Any], column: int) -> tuple[Operator, list[Any], dict[str, object]]:
         """The operator that `name` means for these arguments."""
-        windowed = len(args) == 2 and args[1].op == "const"
+        windowed = len(args) == 2 and isinstance(args[1], Node) and args[1].op == "const"
         number = float(args[1].attrs[0][1]) if windowed else 0.0
         if name in ("max", "min") and number >= 1 and number.is_integer():
             return TABLE[f"ts_{name}"], args, {}

@@ -10,6 +10,7 @@ Nothing here permits the optimizer to regroup, contract or assume anything about
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -213,8 +214,7 @@ class Code:
     def number(self, kind: Kind, value: float | int | bool | np.floating[Any]) -> Value:
         """A constant; floats are rounded to the type first."""
         if kind.is_float:
-            with np.errstate(all="ignore"):
-                exact = float(np.float32(value)) if kind.base == "float" else float(value)
+            exact = ctypes.c_float(float(value)).value if kind.base == "float" else float(value)
             if exact != exact:
                 exact = float("nan")
             text = f"0x{struct.unpack('<Q', struct.pack('<d', exact))[0]:016X}"
@@ -240,8 +240,12 @@ class Code:
 
     def pair(self, x: Operand, y: Operand) -> tuple[Value, Value]:
         """Both as the wider of their types."""
-        kinds = [v.kind for v in (x, y) if isinstance(v, Value)]
-        wide = max(kinds, key=lambda k: k.lanes)
+        if not isinstance(x, Value):
+            wide = y.kind  # type: ignore[union-attr]
+        elif not isinstance(y, Value) or x.kind.lanes >= y.kind.lanes:
+            wide = x.kind
+        else:
+            wide = y.kind
         return self.like(wide, x), self.like(wide, y)
 
     def cast(self, how: str, x: Value, base: str) -> Value:

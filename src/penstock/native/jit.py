@@ -12,6 +12,7 @@ process.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import threading
 from collections.abc import Collection, Sequence
@@ -24,15 +25,22 @@ import llvmlite.binding as llvm
 import xxhash
 
 from penstock.errors import CompileError
+from penstock.native.parts import split
 
 __all__ = ["LEVELS", "Native", "compile_text", "folder", "host", "object_file"]
 
-_MAGIC = b"PSOBJ001"
+_MAGIC = b"PSOBJ002"
 _KEPT = 512
 """Files kept in the cache; the longest unused go first."""
 
 _EFFORT = 1
 """Of code generation: 2 takes a sixth longer and gains nothing that could be measured (docs/design/0017)."""
+
+_LARGE = 200_000
+"""Characters of a module from which on threads translate it side by side: some 0.15 s for one of them."""
+
+_PARTS = 4
+"""Threads that translate one module at most."""
 
 _lock = threading.Lock()
 
@@ -40,15 +48,17 @@ _lock = threading.Lock()
 class Native:
     """Loaded code: addresses of its functions, for as long as this object lives.
 
-    `size`: of the object file in bytes; `file`: where it is kept, None for nowhere; `cached`: whether it was there.
+    `size`: of the object files in bytes; `file`: where they are kept, None for nowhere; `cached`: whether they were
+    there.
     """
 
-    def __init__(self, binary: bytes, file: Path | None = None, *, cached: bool = False) -> None:
-        self.size, self.file, self.cached = len(binary), file, cached
+    def __init__(self, binaries: Sequence[bytes], file: Path | None = None, *, cached: bool = False) -> None:
+        self.size, self.file, self.cached = sum(map(len, binaries)), file, cached
         with _lock:
             holder = llvm.parse_assembly("")
             self._engine = llvm.create_mcjit_compiler(holder, _machine())
-            self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
+            for binary in binaries:
+                self._engine.add_object_file(llvm.ObjectFileRef.from_data(binary))
             self._engine.finalize_object()
 
     def address(self, name: str) -> int:
@@ -112,9 +122,9 @@ def compile_text(text: str) -> Native:
         # Another build of the same name may differ in what its loader accepts: then it is as good as absent.
         with contextlib.suppress(RuntimeError):
             return Native(found, file, cached=True)
-    binary = _translate(text)
-    _write(name, binary)
-    return Native(binary, file)
+    binaries = _translate(text)
+    _write(name, binaries)
+    return Native(binaries, file)
 
 
 def host() -> tuple[str, str, dict[str, bool]]:
@@ -132,24 +142,47 @@ def object_file(texts: Sequence[str], *, cpu: str, features: str = "", keep: Col
     target, triple, *_ = _target()
     llvm.initialize_native_asmparser()  # for what has no other name: the question which processor this is
     machine = target.create_target_machine(cpu=cpu, features=features, opt=2, reloc="pic", codemodel="default")
-    with _lock:
-        module = _parsed(texts[0])
-        for text in texts[1:]:
-            module.link_in(_parsed(text))
-        for function in module.functions:
-            if not function.is_declaration and function.name not in keep:
-                function.linkage = "internal"
-        return _emitted(module, machine, triple)
+    context = llvm.create_context()
+    module = _parsed(texts[0], context)
+    for text in texts[1:]:
+        module.link_in(_parsed(text, context))
+    for function in module.functions:
+        if not function.is_declaration and function.name not in keep:
+            function.linkage = "internal"
+    return _emitted(module, machine, triple)
 
 
-def _translate(text: str) -> bytes:
-    with _lock:
-        return _emitted(_parsed(text), _machine(), _target()[1])
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _parsed(text: str) -> Any:
+def _translate(text: str) -> list[bytes]:
+    """Object files of a module's text: of several parts, by as many threads, if it is long."""
+    count = min(_PARTS, _processors()) if len(text) > _LARGE else 1
+    texts = split(text, count) if count > 1 else [text]
+    made: list[bytes | BaseException] = [b""] * count
+
+    def work(i: int) -> None:
+        try:
+            made[i] = _emitted(_parsed(texts[i], llvm.create_context()), _machine(), _target()[1])
+        except BaseException as error:
+            made[i] = error
+
+    threads = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(1, count)]
+    for thread in threads:
+        thread.start()
+    work(0)
+    for thread in threads:
+        thread.join()
+    for one in made:
+        if isinstance(one, BaseException):
+            raise one
+    return [one for one in made if isinstance(one, bytes)]
+
+
+def _parsed(text: str, context: Any) -> Any:
     try:
-        module = llvm.parse_assembly(text)
+        module = llvm.parse_assembly(text, context)
         module.verify()
     except RuntimeError as error:
         raise CompileError(f"the compiler wrote code that LLVM refuses: {error}") from error
@@ -160,7 +193,25 @@ def _emitted(module: Any, machine: Any, triple: str) -> bytes:
     module.triple = triple
     module.data_layout = str(machine.target_data)
     _optimize(module, machine)
-    return bytes(machine.emit_object(module))
+    with llvm.ffi.OutputString() as error:
+        held = _unlocked("LLVMPY_TargetMachineEmitToMemory")(machine, module, 1, error)
+        if not held:
+            raise CompileError(f"LLVM made no code: {error}")
+    try:
+        start, size = llvm.ffi.lib.LLVMPY_GetBufferStart(held), llvm.ffi.lib.LLVMPY_GetBufferSize(held)
+        return ctypes.string_at(start, size)
+    finally:
+        llvm.ffi.lib.LLVMPY_DisposeMemoryBuffer(held)
+
+
+def _unlocked(name: str) -> Any:
+    """A function of llvmlite without the lock that it holds around every call.
+
+    LLVM itself lets threads work at once as long as each has a context of its own. Where llvmlite has no such function
+    inside, the one with the lock does the same, one thread after the other.
+    """
+    function = getattr(llvm.ffi.lib, name)
+    return getattr(function, "_cfn", function)
 
 
 def _optimize(module: Any, machine: Any) -> None:
@@ -171,7 +222,7 @@ def _optimize(module: Any, machine: Any) -> None:
     passes.add_sroa_pass()
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
-    passes.run(module, builder)
+    _unlocked("LLVMPY_RunNewModulePassManager")(passes, module, builder)
 
 
 # ---- the cache ----
@@ -189,7 +240,7 @@ def folder() -> Path | None:
         return None
 
 
-def _read(name: str) -> bytes | None:
+def _read(name: str) -> list[bytes] | None:
     place = folder()
     if place is None:
         return None
@@ -202,22 +253,37 @@ def _read(name: str) -> bytes | None:
             data = file.read()
     except OSError:
         return None
-    digest, binary = data[8:24], data[24:]
-    if data[:8] != _MAGIC or xxhash.xxh3_128_digest(name.encode() + binary) != digest:
+    digest, packed = data[8:24], data[24:]
+    if data[:8] != _MAGIC or xxhash.xxh3_128_digest(name.encode() + packed) != digest:
         return None
     with contextlib.suppress(OSError):
         os.utime(path)
-    return binary
+    return _unpacked(packed)
 
 
-def _write(name: str, binary: bytes) -> None:
+def _packed(binaries: Sequence[bytes]) -> bytes:
+    """Object files one after the other, each after its length in 8 bytes."""
+    return b"".join(len(one).to_bytes(8, "little") + one for one in binaries)
+
+
+def _unpacked(packed: bytes) -> list[bytes]:
+    made, place = [], 0
+    while place < len(packed):
+        first = place + 8
+        place = first + int.from_bytes(packed[place:first], "little")
+        made.append(packed[first:place])
+    return made
+
+
+def _write(name: str, binaries: Sequence[bytes]) -> None:
     place = folder()
     if place is None:
         return
     beside = place / f".{name}.{os.getpid()}.{threading.get_ident()}.part"
     try:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
-        beside.write_bytes(_MAGIC + xxhash.xxh3_128_digest(name.encode() + binary) + binary)
+        packed = _packed(binaries)
+        beside.write_bytes(_MAGIC + xxhash.xxh3_128_digest(name.encode() + packed) + packed)
         beside.replace(place / f"{name}.o")
         _prune(place)
     except OSError:  # a full or read-only disk costs speed, not results

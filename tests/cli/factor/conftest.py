@@ -24,18 +24,6 @@ known = f.library("alpha101").select("alpha012")
 """
 
 
-@pytest.fixture(scope="session")
-def compiled_code(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("cache"))
-
-
-@pytest.fixture(autouse=True)
-def cache(place: Path, compiled_code: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Compiled code of tests stays out of the user's cache."""
-    monkeypatch.setenv("PENSTOCK_CACHE", compiled_code)
-    return compiled_code
-
-
 def market(rows: int = 40) -> pa.Table:
     rng = np.random.default_rng(7)
     close = 100 + rng.normal(size=(rows, 3)).cumsum(0)

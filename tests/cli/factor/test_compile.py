@@ -78,8 +78,8 @@ def test_bad_calls(call: Call, args: list[str], code: int, message: str) -> None
     assert message in found.err
 
 
-def test_as_a_process(shell: Call, cache: str, mine: Path) -> None:
-    found = shell("factor", "compile", "mine.py", "--json", PENSTOCK_CACHE=cache)
+def test_as_a_process(shell: Call, mine: Path) -> None:
+    found = shell("factor", "compile", "mine.py", "--json")
     assert (found.code, found.err) == (0, "")
     assert found.json[0]["outputs"] == ["reversal", "trend"]
     assert shell("factor", "compile", "nothing.py").code == 2

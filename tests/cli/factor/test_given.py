@@ -60,6 +60,8 @@ def test_files_of_lines(place: Path) -> None:
         liq="volume / ts_mean(volume, 20)", twice="volume / ts_mean(volume, 20) * 2"
     )
     assert list(factors_of(["a.factors:twice"])) == ["twice"]
+    (place / "c.factors").write_text("_均值 = ts_mean(收盘, 20)\n动量 = 收盘 / _均值\n", encoding="utf-8")
+    assert factors_of(["c.factors"], ["é = 收盘"]) == f.Factors({"动量": "收盘 / ts_mean(收盘, 20)", "é": "收盘"})
     (place / "a.toml").write_text('trend = "close / Mean($close, 5)"\none = 1\n')
     assert factors_of(["a.toml"]) == f.Factors(trend="close / ts_mean(close, 5)", one=1)
     (place / "b.toml").write_text('[factors]\n"x.y" = "close"\n')

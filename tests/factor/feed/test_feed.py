@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from penstock.hub import Hub
 from penstock.log import Stream
 from penstock.records import BARS
 from penstock.window import Bars
+from penstock_tests.waiting import PATIENCE_S
 
 MINUTE = 60_000_000_000
 MINE = f.Factors(
@@ -47,12 +47,6 @@ def bars(count: int, symbols: str = "ABC", *, seed: int = 0, first: int = 0, gap
                 }
             )  # fmt: skip
     return pa.Table.from_pylist(made, BARS)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with ps.open(tmp_path / "hub") as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -215,11 +209,11 @@ def test_stop_from_another_thread(hub: Hub, program: f.Program) -> None:
     feed = program.follow(stream, into="factors")
     thread = threading.Thread(target=feed.run)
     thread.start()
-    for batch in hub.streams.get("factors").tail("start", timeout=10):
+    for batch in hub.streams.get("factors").tail("start", timeout=PATIENCE_S):
         if batch.num_rows:
             break
     feed.stop()
-    thread.join(30)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
     assert isinstance(feed.statistics(), FeedStatistics)
     feed.run(blocking=False, flush=True)

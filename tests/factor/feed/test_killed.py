@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import random
 import signal
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from penstock.log import Group
 from penstock.records import BARS, TRADES
 from penstock.window import Bars, history, runner
 from penstock.window.results import Results
+from penstock_tests.children import Point, ended, points, quiet, relay, spawn, storm
 
 SYMBOLS = "ABCDE"
 STEP = 1_000_000
@@ -81,39 +80,6 @@ def rows(tick: int, rng: random.Random) -> list[dict[str, Any]]:
     return made
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """A killed producer leaves bytes that the next one cuts off, and says so. Everything else is an error."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*no append had committed", PenstockWarning)
-        yield
-
-
-def spawn(path: Path, job: Callable[[], object]) -> int:
-    """A child that does `job`; what it raises is in `path`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # that there are threads; none of them works for the child
-        child = os.fork()
-    if child:
-        return child
-    try:
-        with quiet():
-            job()
-        os._exit(0)
-    except BaseException:
-        with (path / "failed").open("a") as file:
-            traceback.print_exc(file=file)
-    finally:
-        os._exit(1)
-
-
-def ended(path: Path, child: int) -> int:
-    """Its exit code; an error of its own is one of the test."""
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    assert not (path / "failed").exists(), (path / "failed").read_text()
-    return code
-
-
 def produce(path: Path) -> None:
     """Append for ever; restarted, go on behind what is there."""
     stream = ps.open(path).streams.get("in")
@@ -133,29 +99,17 @@ def consume(path: Path, case: Case) -> None:
     case.feed(ps.open(path), "g", "out", every=rng.choice((0.0, 0.02, 1.0))).run()
 
 
-def storm(path: Path, case: Case, kills: int) -> int:
-    """Kill the feed, and now and then the producer, `kills` times; returns the number of rows that are there then."""
+def killed(path: Path, case: Case, kills: int, rows: int) -> None:
+    """Kill the feed, and now and then the producer, `kills` times, until so many rows are there."""
     with ps.open(path) as hub:
         hub.streams.get("in", schema=BARS, **case.stream)
-    jobs: dict[str, Callable[[], object]] = {"feed": lambda: consume(path, case), "producer": lambda: produce(path)}
-    rng = random.Random()
-    children = {name: spawn(path, job) for name, job in jobs.items()}
-    try:
-        for _ in range(kills):
-            name = rng.choices(list(jobs), (8, 1))[0]
-            time.sleep(min(rng.expovariate(12), 0.4))
-            os.kill(children[name], signal.SIGKILL)
-            assert ended(path, children.pop(name)) == -signal.SIGKILL
-            children[name] = spawn(path, jobs[name])
-        time.sleep(0.05)
-    finally:
-        for child in children.values():
-            os.kill(child, signal.SIGKILL)
-        for child in children.values():
-            os.waitpid(child, 0)
-    assert not (path / "failed").exists(), (path / "failed").read_text()
+    jobs = {"feed": (8, lambda: consume(path, case)), "producer": (1, lambda: produce(path))}
+    storm(path, jobs, kills, enough=lambda: there(path, "in") > rows)
+
+
+def there(path: Path, name: str) -> int:
     with ps.open(path) as hub:
-        return hub.streams.get("in").next_offset
+        return hub.streams.get(name).next_offset
 
 
 def bits(table: pa.Table) -> list[Any]:
@@ -207,14 +161,14 @@ def by_row(table: pa.Table) -> list[Any]:
 
 @pytest.mark.parametrize("name", ["discovered", "idle"])
 def test_killed_a_few_times(tmp_path: Path, name: str) -> None:
-    assert storm(tmp_path, NAMED[name], 4) > 0
+    killed(tmp_path, NAMED[name], 4, 0)
     check(tmp_path, NAMED[name])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_killed_at_random_instants(tmp_path: Path, case: Case) -> None:
-    assert storm(tmp_path, case, 25) > 100
+    killed(tmp_path, case, 25, 100)
     check(tmp_path, case)
 
 
@@ -234,64 +188,36 @@ PLACES = [
 ]
 
 
-def dying_at(thing: Any, name: str, *, after: bool) -> Callable[[pytest.MonkeyPatch, int], None]:
-    """Ends the process right before or after the n-th call."""
-
-    def point(patch: pytest.MonkeyPatch, call: int) -> None:
-        real = getattr(thing, name)
-        left = [call]
-
-        def dying(*args: Any, **options: Any) -> Any:
-            left[0] -= 1
-            if not left[0] and not after:
-                os._exit(9)
-            found = real(*args, **options)
-            if not left[0]:
-                os._exit(9)
-            return found
-
-        patch.setattr(thing, name, dying)
-
-    return point
+POINTS = points(PLACES)
 
 
-POINTS = {
-    f"{name} {'after' if after else 'before'}": dying_at(thing, name, after=after)
-    for thing, name in PLACES
-    for after in (False, True)
-}
-
-
-def relay(path: Path, case: Case, point: Callable[[pytest.MonkeyPatch, int], None], deaths: int) -> int:
-    """Feeds that each end at the point, one call later than the one before; returns how many did."""
+def killed_at(path: Path, case: Case, point: Point) -> int:
+    """Feeds that each end at the point; returns how many did."""
     with ps.open(path) as hub:
         hub.streams.get("in", schema=BARS, **case.stream)
     rng = random.Random(5)
-    died = tick = 0
-    for call in range(1, deaths + 1):
-        with quiet(), ps.open(path) as hub:
+    tick = 0
+
+    def before() -> None:
+        nonlocal tick
+        with ps.open(path) as hub:
             for _ in range(6):
                 tick += 1
                 if made := rows(tick, rng):
                     hub.streams.get("in").append(made)
 
-        def job(call: int = call) -> None:
-            runner.SNAPSHOT_S = 0.0  # type: ignore[misc]
-            with pytest.MonkeyPatch.context() as patch:
-                feed = case.feed(ps.open(path), "g", "out", every=(0.0, 1.0)[call % 2])
-                point(patch, call)
-                feed.run(blocking=False)
+    def make(call: int) -> Callable[[], object]:
+        runner.SNAPSHOT_S = 0.0  # type: ignore[misc]
+        feed = case.feed(ps.open(path), "g", "out", every=(0.0, 1.0)[call % 2])
+        return lambda: feed.run(blocking=False)
 
-        code = ended(path, spawn(path, job))
-        assert code in (0, 9)
-        died += code == 9
-    return died
+    return relay(path, point, 4, before=before, make=make)
 
 
 @pytest.mark.parametrize("point", ["put after", "commit before", "save_state before", "link after", "replace after"])
 def test_killed_at_a_place(tmp_path: Path, point: str) -> None:
     case = NAMED["discovered"]
-    assert relay(tmp_path, case, POINTS[point], 4) > 0
+    assert killed_at(tmp_path, case, POINTS[point]) > 0
     check(tmp_path, case)
 
 
@@ -302,7 +228,7 @@ def test_killed_at_every_place(tmp_path: Path, name: str) -> None:
     for point, dying in POINTS.items():
         path = tmp_path / point
         path.mkdir()
-        died[point] = relay(path, case, dying, 4)
+        died[point] = killed_at(path, case, dying)
         check(path, case)
     assert sum(died.values()) > 30, died
 
@@ -375,26 +301,12 @@ def test_a_pipeline_whose_every_part_is_killed(tmp_path: Path) -> None:
     with ps.open(tmp_path) as hub:
         hub.streams.get("trades", schema=TRADES)
         hub.streams.get("in", schema=BARS)
-    jobs: dict[str, Callable[[], object]] = {
-        "trades": lambda: trade(tmp_path),
-        "bars": lambda: bars_of(tmp_path),
-        "feed": lambda: consume(tmp_path, case),
+    jobs = {
+        "trades": (1, lambda: trade(tmp_path)),
+        "bars": (4, lambda: bars_of(tmp_path)),
+        "feed": (5, lambda: consume(tmp_path, case)),
     }
-    rng = random.Random()
-    children = {name: spawn(tmp_path, job) for name, job in jobs.items()}
-    try:
-        for _ in range(30):
-            name = rng.choices(list(jobs), (1, 4, 5))[0]
-            time.sleep(min(rng.expovariate(12), 0.4))
-            os.kill(children[name], signal.SIGKILL)
-            assert ended(tmp_path, children.pop(name)) == -signal.SIGKILL
-            children[name] = spawn(tmp_path, jobs[name])
-    finally:
-        for child in children.values():
-            os.kill(child, signal.SIGKILL)
-        for child in children.values():
-            os.waitpid(child, 0)
-    assert not (tmp_path / "failed").exists(), (tmp_path / "failed").read_text()
+    storm(tmp_path, jobs, 30, enough=lambda: there(tmp_path, "trades") > 1000)
     with quiet():
         bars_of(tmp_path, blocking=False)
     check(tmp_path, case)

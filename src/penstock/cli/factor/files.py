@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["NAMED", "SUFFIXES", "from_file"]
 
-NAMED = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_.]*)\s*=(?!=)(.*)\Z", re.DOTALL)
+NAMED = re.compile(r"\s*([^\W\d][\w.]*)\s*=(?!=)(.*)\Z", re.DOTALL)
 """`name = expression`."""
 
 SUFFIXES = (".py", ".toml", ".factors", ".txt")

@@ -44,8 +44,14 @@ def _planes(fn: Function, facts: Facts, blocks: Value, rows: Value | int) -> tup
     """Bytes from key block to key block, and of all planes, for chunks of so many rows."""
     module = facts.module
     block = (fn.like(I64, rows) * module.planes | 1) * LINE
-    held = blocks if module.crosses else fn.select(blocks < LlvmEngine.TILE, blocks, LlvmEngine.TILE)
+    tile = _tile(rows)
+    held = blocks if module.crosses else fn.select(blocks < tile, blocks, tile)
     return block, held * block
+
+
+def _tile(rows: Value | int) -> int:
+    """Key blocks that go along time together: in a tick, or in longer chunks."""
+    return LlvmEngine.TICK if isinstance(rows, int) else LlvmEngine.TILE
 
 
 def set_context(
@@ -67,12 +73,13 @@ def set_context(
         "input_row": keys * facts.size,
         "outputs": outputs,
         "output_row": keys * facts.size,
-        "tile": LlvmEngine.TILE,
+        "tile": _tile(rows),
         "scratch": get(fn, "scratch", stream),
         "lo": 0,
         "hi": blocks,
         "part": 0,
         "parts": 1,
+        "side": 0,
         "gate": get(fn, "gate", stream),
         "syscall": 0,
         "function": 0,
@@ -142,8 +149,10 @@ def many(library: Library) -> None:
     size = facts.size
     fn = library.function("many", kind("i1"), stream=PTR, inputs=PTR, outputs=PTR, rows=I64)
     keys, rows, stream = get(fn, "keys"), fn["rows"], fn["stream"]
-    chunk: Value = fn.like(I64, LlvmEngine.ROWS)
+    near, planes_of = LlvmEngine.near(facts.module.planes), facts.module.planes * LINE
+    chunk: Value = fn.like(I64, near)
     if facts.module.crosses:
+        chunk = fn.select(get(fn, "blocks") > LlvmEngine.CACHE // (near * planes_of), max(near, LlvmEngine.FAR), chunk)
         fits = fn.put(I64, f"udiv i64 {LlvmEngine.PLANE}, {keys.text}")
         fits = fn.select(fits < 16, 16, fits)
         chunk = fn.select(fits < chunk, fits, chunk)

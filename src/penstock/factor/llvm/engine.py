@@ -16,7 +16,7 @@ from penstock.factor.llvm.loop import CONTEXT
 from penstock.factor.llvm.module import lanes_of, write
 from penstock.factor.llvm.pieces import scratch_bytes
 from penstock.factor.passes import Plan
-from penstock.native import jit
+from penstock.native import jit, pages
 
 if TYPE_CHECKING:
     from penstock.factor.machine import Engine
@@ -89,7 +89,8 @@ class _Contexts:
         # An odd number of lines from block to block, or all blocks would fall into the same few cache sets.
         block = (module.planes * rows | 1) * 64
         self.threads = threads
-        room = blocks * block if module.crosses else min(blocks, engine.TILE) * block * threads
+        tile = engine.TILE if rows > 1 else engine.TICK
+        room = blocks * block if module.crosses else min(blocks, tile) * block * threads
         scratch = -(-scratch_bytes(engine.keys, engine.lanes) // 64) * 64
         self._planes = _aligned(room, np.dtype(np.uint8))
         self._scratch = _aligned(scratch * threads, np.dtype(np.uint8))
@@ -114,11 +115,12 @@ class _Contexts:
                 "input_row": engine.keys * size,
                 "outputs": self._outputs.ctypes.data,
                 "output_row": engine.keys * size,
-                "tile": min(engine.TILE, max(1, blocks // (4 * threads))) if threads > 1 else engine.TILE,
+                "tile": min(tile, max(1, blocks // (4 * threads))) if threads > 1 else tile,
                 "scratch": self._scratch.ctypes.data + scratch * i,
                 "lo": 0,
                 "hi": blocks,
                 "parts": threads,
+                "side": i % 2,
                 "gate": self._gate.ctypes.data,
                 "syscall": SYSCALL[0],
                 "function": ctypes.cast(self._called, ctypes.c_void_p).value or 0 if self._called else 0,
@@ -150,16 +152,28 @@ class LlvmEngine:
     """A plan with memory for its state; see `machine.Engine`."""
 
     ROWS = 128
-    """Rows of a chunk, if its planes stay small."""
+    """Rows of a chunk at most."""
+
+    NEAR = 1 << 19
+    """Bytes of a key block's planes, so that what passes between functions stays in a processor's own cache."""
 
     PLANE = 1 << 17
-    """Values of a plane of a chunk where all keys are computed before the next chunk; at least 16 rows."""
+    """Values of a plane where all keys are computed before the next chunk."""
+
+    CACHE = 1 << 24
+    """Bytes of all planes there, up to which they stay in a cache."""
+
+    FAR = 32
+    """Rows of a chunk at least, where planes do not: longer chunks pass over the state less often."""
 
     SHARE = 300_000
     """Values (of all nodes) for which a thread is woken: some 100 µs."""
 
     TILE = 16
     """Key blocks that go through functions along time together: what passes between these stays in the cache."""
+
+    TICK = 64
+    """Key blocks in a tick, where planes have one row, and coming back to a function's code is what costs."""
 
     CALL = 1 << 21
     """Values (of all nodes) computed in the first call of a run; then as many as take `HEARD`."""
@@ -191,6 +205,21 @@ class LlvmEngine:
         most = self.executor.threads if self.executor is not None else 1
         return min(most, max(1, rows * self.keys * len(self.code.plan.nodes) // self.SHARE))
 
+    @classmethod
+    def near(cls, planes: int) -> int:
+        """Rows of a chunk of which a key block's planes stay near; at least 16, as calls over keys take so many."""
+        return min(cls.ROWS, max(16, cls.NEAR // (planes * 64) // 16 * 16))
+
+    def _chunk(self) -> int:
+        """Rows of a chunk."""
+        module = self.code.module
+        rows = self.near(module.planes)
+        if not module.crosses:
+            return rows
+        if self.blocks > self.CACHE // (rows * module.planes * 64):
+            rows = max(rows, self.FAR)
+        return min(rows, max(16, self.PLANE // max(1, self.keys)))
+
     def tick(self, ordinal: int) -> Array:
         """As `Engine.tick`."""
         if not self._ready:
@@ -201,9 +230,8 @@ class LlvmEngine:
     def run(self, inputs: Sequence[Array], ordinal: int, rows: int) -> list[Array]:
         """As `Engine.run`."""
         self._begin(ordinal)
-        out = [np.empty((rows, self.keys), self.code.dtype) for _ in self.code.plan.outputs]
-        chunk = min(self.ROWS, max(16, self.PLANE // max(1, self.keys))) if self.code.module.crosses else self.ROWS
-        chunk = max(1, min(rows, chunk))
+        out = pages.arrays(len(self.code.plan.outputs), (rows, self.keys), self.code.dtype)
+        chunk = max(1, min(rows, self._chunk()))
         threads = self._threads(chunk if self.code.module.crosses else rows)
         if self._many is None or (self._many.rows, self._many.threads) != (chunk, threads):
             self._many = _Contexts(self, chunk, threads)

@@ -40,6 +40,7 @@ CONTEXT = (
     "lo",
     "hi",
     "parts",
+    "side",
     "gate",
     "syscall",
     "function",
@@ -220,7 +221,7 @@ class Loop:
         return "\n".join(text)
 
     def _run(self) -> str:
-        groups = [sorted(g, key=_weight) if g and g[0].cross else g for g in self._groups()]
+        groups = [_ordered(group) for group in self._groups()]
         words = ("planes", "plane_rows", "plane_block", "tile", "scratch", "lo", "hi", "parts")
 
         def written(name: str, code: Code, result: Value | None) -> str:
@@ -237,7 +238,7 @@ class Loop:
             written("shares", *self._shares(groups)),
             written("share", self._share(groups), None),
         ]
-        return "\n".join([*gates(), *texts, _RUN.format(words="\n".join(context("parts", "gate")))])
+        return "\n".join([*gates(), *texts, _RUN.format(words="\n".join(context("parts", "side", "gate")))])
 
     def _chunk(self, code: Code, number: Value) -> tuple[Value, Value]:
         """First row and number of rows of a chunk."""
@@ -327,12 +328,17 @@ class Loop:
         return code
 
 
-_CHEAP = ("cs_count", "cs_sum")
+_CHEAP, _LONG = ("cs_count", "cs_sum"), "_codes"
 
 
-def _weight(call: Call) -> tuple[bool, str]:
-    """Calls of one kind after the other, the long ones first: then the last shares of a step are short."""
-    return call.name.endswith(_CHEAP), call.name
+def _ordered(calls: list[Call]) -> list[Call]:
+    """Calls over keys with those of one kind side by side, long ones at both ends and short ones in the middle, where
+    threads meet: then the last shares of a step are short.
+    """
+    if not calls or not calls[0].cross:
+        return calls
+    made = sorted(calls, key=lambda call: (call.name.endswith(_CHEAP), not call.name.endswith(_LONG), call.name))
+    return made[::2] + made[1::2][::-1]
 
 
 _RUN = """define void @run(ptr %context, i64 %ordinal, i64 %rows) #0 {{
@@ -343,6 +349,8 @@ start:
   %done = getelementptr i64, ptr %gate.base, i64 16
   %steps = call i64 @steps(ptr %context, i64 %ordinal, i64 %rows, i64 0, i64 0)
   %alone = icmp eq i64 %parts, 1
+  %last.first = icmp ne i64 %side, 0
+  %one.more = select i1 %last.first, i64 1, i64 1048576
   br i1 %alone, label %step, label %look
 step:
   %s = phi i64 [0, %start], [%s.next, %step.done]
@@ -365,20 +373,26 @@ step.done:
 look:
   %seen = load atomic i32, ptr %gate.base acquire, align 4
   %word = load atomic i64, ptr %claim acquire, align 8
-  %now = lshr i64 %word, 32
+  %now = lshr i64 %word, 40
   %more = icmp ult i64 %now, %steps
   br i1 %more, label %within, label %end
 within:
-  %next = and i64 %word, 4294967295
+  %front.word = lshr i64 %word, 20
+  %front = and i64 %front.word, 1048575
+  %back = and i64 %word, 1048575
+  %given = add i64 %front, %back
   %shares = call i64 @shares(ptr %context, i64 %ordinal, i64 %rows, i64 %now, i64 0)
-  %left = icmp ult i64 %next, %shares
+  %left = icmp ult i64 %given, %shares
   br i1 %left, label %take, label %wait
 take:
-  %following = add i64 %word, 1
+  %following = add i64 %word, %one.more
   %taken = cmpxchg ptr %claim, i64 %word, i64 %following acq_rel acquire, align 8
   %mine = extractvalue {{ i64, i1 }} %taken, 1
   br i1 %mine, label %work, label %look
 work:
+  %end.share = sub i64 %shares, 1
+  %from.back = sub i64 %end.share, %back
+  %next = select i1 %last.first, i64 %from.back, i64 %front
   call void @share(ptr %context, i64 %ordinal, i64 %rows, i64 %now, i64 %next)
   %before = atomicrmw add ptr %done, i64 1 acq_rel
   %so.far = add i64 %before, 1
@@ -387,7 +401,7 @@ work:
 open:
   store atomic i64 0, ptr %done monotonic, align 8
   %then = add i64 %now, 1
-  %begin = shl i64 %then, 32
+  %begin = shl i64 %then, 40
   store atomic i64 %begin, ptr %claim release, align 8
   call void @gate_open(ptr %gate.base, ptr %syscall)
   br label %look
@@ -399,6 +413,8 @@ end:
 }}""".replace("SYSCALL", str(CONTEXT.index("syscall")))
 """The loop over steps and shares: alone in order, else each thread claims the next share of the step that is under way.
 
-Nobody waits for a thread that has not begun: who comes late finds the work done. The gate's further words are the step
-with its next share, and how many shares of it are done.
+Nobody waits for a thread that has not begun: who comes late finds the work done. Half of the threads (`side`) take
+shares from the end, so that of two each has the same keys and calls in every step, and what it needs in its own cache.
+The gate's further words are the step with how many shares of it were taken from either end (24, 20 and 20 bits), and
+how many are done.
 """

@@ -313,7 +313,7 @@ class LlvmMachine(Words):
             assert made is not None
             return self.combine(monoid, made, row, n - 1, 1)
         window = self.memory.window(monoid, n, self.cells, tuple(state.past))
-        turns = turn(n, state.past)
+        turns = turn(monoid.name, n, state.past)
         self._closing.setdefault((n, turns), []).append(window)
         running = Register(self, window.prefix, monoid.parts)
         phase = self.phase(n, turns)

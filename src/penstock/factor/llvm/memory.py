@@ -53,9 +53,11 @@ class Area:
 class Window:
     """A window's record: rows of memory, and on what it looks back. Without a monoid: rows that are kept sorted.
 
-    `prefix` counts from the first row of `cells`, which are the cells and prefixes of one function.
+    `number` is its place among all; `prefix` counts from the first row of `cells`, which are the cells and prefixes of
+    one function.
     """
 
+    number: int
     monoid: Monoid | None
     suffixes: int
     cells: Area
@@ -84,12 +86,13 @@ class Memory:
 
     def window(self, monoid: Monoid | None, n: int, cells: Area, past: tuple[Past, ...]) -> Window:
         """Room for a window's suffixes and prefix, or for its n - 1 sorted rows."""
+        number = len(self.windows)
         if monoid is None:
-            made = Window(None, self.take(n - 1), cells, 0, n, past)
+            made = Window(number, None, self.take(n - 1), cells, 0, n, past)
         else:
             each = 1 << stride(n)
             suffixes = self.take(((n - 2 + each - 1) // each + 1) * monoid.parts)
-            made = Window(monoid, suffixes, cells, cells.take(monoid.parts), n, past)
+            made = Window(number, monoid, suffixes, cells, cells.take(monoid.parts), n, past)
             self.monoids.setdefault(monoid, (len(self.monoids), len(past)))
         self.windows.append(made)
         return made
@@ -97,9 +100,8 @@ class Memory:
     def closing(self, window: Window) -> str:
         """The call that makes a window's suffixes of the block that ends before row `%next`."""
         assert window.monoid is not None
-        at = self.windows.index(window)
         number = self.monoids[window.monoid][0]
-        return f"call void @close_{number}(ptr %state, ptr {self._record(at)}, i64 %next)"
+        return f"call void @close_{number}(ptr %state, ptr {self._record(window.number)}, i64 %next)"
 
     def _record(self, at: int) -> str:
         return f"getelementptr (i8, ptr @windows, i64 {at * self._length * 8})"
@@ -137,7 +139,7 @@ class Memory:
                 (one.cells.first + one.prefix) * 64,
                 one.n,
                 stride(one.n),
-                turn(one.n, one.past),
+                turn(one.monoid.name, one.n, one.past) if one.monoid is not None else 0,
             ]
             for past in one.past:
                 words += [past.of.first * 64, past.of.depth, past.shift]

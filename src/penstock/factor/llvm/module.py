@@ -150,17 +150,22 @@ class Writer:
     # ---- over keys ----
 
     def across(self, nodes: tuple[Node, ...], step: int) -> int:
-        """A call for each node of a cross-sectional stage; nodes of one operator share a function."""
-        labels = [arg for node in nodes for at, arg in self._labels(node) if arg.op != "const"]
-        for label in dict.fromkeys(labels):
-            if label not in self.codes:
+        """A call for each node of a cross-sectional stage; nodes of one operator share a function.
+
+        Groups that are new are numbered beside what wants none, and what wants them is called in a step of its own.
+        """
+        labels = dict.fromkeys(arg for node in nodes for _, arg in self._labels(node) if arg.op != "const")
+        fresh = {label for label in labels if label not in self.codes}
+        for label in labels:
+            if label in fresh:
                 number = self.codes[label] = len(self.number) + self.spares
                 self.spares += 1
                 self.coded[number] = (step, step)
                 self.calls.append(Call(self._coder(), True, step, [self.number[label], number]))
                 self._take(label, step)
-        step += any(self.coded[self.codes[label]][0] == step for label in labels)
-        for node in nodes:
+        first = step
+        for node in sorted(nodes, key=lambda node: any(arg in fresh for _, arg in self._labels(node))):
+            step = first + any(arg in fresh for _, arg in self._labels(node))
             planes = [arg for arg in node.args if arg.op != "const"]
             # The function knows constants and attributes; planes are given with each call.
             key: Any = (node.op, node.attrs, tuple(arg if arg.op == "const" else None for arg in node.args))

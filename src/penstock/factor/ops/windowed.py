@@ -409,18 +409,22 @@ def ts_corr_or_zero(m: Machine, s: Value, x: Series, y: Series, *, n: Rows) -> V
     return m.where(flat, 0.0, _correlation(m, mxy, mxx, myy))
 
 
-DECAY = Monoid(
-    "sum, weighted sum", 2, lambda m, x: (x, x), lambda m, a, b, na, nb: (a[0] + b[0], a[1] + b[1] + na * b[0])
-)
+def _decay(m: Machine, a: Summary, b: Summary, na: Value, nb: Value) -> Summary:
+    return a[0] + b[0], a[1] + b[1] + na * b[0], m.where(a[2] == b[2], a[2], m.nan)
+
+
+DECAY = Monoid("sum, weighted sum, value of equal rows", 3, lambda m, x: (x, x, x), _decay)
 
 
 @windowed(state=window_state(DECAY), lookback=_full, aliases=("decay_linear", "WMA", "wma"), tolerance=16)
 def ts_decay_linear(m: Machine, s: Value, x: Series, *, n: Rows) -> Value:
-    """The mean of the last n rows with weights 1 (oldest) to n (newest).
+    """The mean of the last n rows with weights 1 (oldest) to n (newest); exactly their value if they are equal.
 
     State   n - 1 cells per key.   Cost  O(1) per row.
     """
-    return m.window(s, DECAY, n, x)[1] / (n * (n + 1.0) / 2.0)
+    # Sums of equal rows differ in the last bit by where blocks begin, and a rank along time would order that.
+    _, weighted, equal = m.window(s, DECAY, n, x)
+    return m.where(m.present(equal), equal, weighted / (n * (n + 1.0) / 2.0))
 
 
 def _regression(m: Machine, a: Summary, b: Summary, na: Value, nb: Value) -> Summary:

@@ -28,6 +28,7 @@ import penstock as ps
 from _plant.servers import AT_ONCE, NOTE, message
 from _report import arguments, rounds, show, write
 
+POLICIES = ("disconnect", "conflate", "drop_oldest", "catch_up")
 PEERS = {
     "websockets.broadcast, a frame each": "websockets",
     "websockets.broadcast, a frame each, text made": "made",
@@ -222,16 +223,21 @@ def latency(options: Any) -> list[dict[str, Any]]:
 
 
 def stalled(options: Any) -> list[dict[str, Any]]:
-    print("\none of the subscribers stops reading, 10,000 messages/s (p99 of the others, us)")
-    runs: dict[int, list[float]] = {0: [], 1: []}
+    print("\nsome stop reading, 10,000 messages/s (p99 of the one that reads, us, and the server's share of a core)")
+    runs: dict[tuple[str, int], list[tuple[float, ...]]] = {
+        (policy, count): [] for policy in POLICIES for count in (0, 1, 50)
+    }
     for _ in range(max(options.rounds, 3)):
-        for count, values in runs.items():
-            values.append(delays(10_000, options.seconds, count, "plant_default")[1])
-    for count, values in runs.items():
-        print(
-            f"  {count} stalled: median {statistics.median(values):,.0f}, all {', '.join(f'{v:,.0f}' for v in values)}"
-        )
-    return [{"what": "stalled", "side": str(count), "unit": "us", "p99": values} for count, values in runs.items()]
+        for (policy, count), values in runs.items():
+            values.append(delays(10_000, options.seconds, count, f"plant_stalled:{policy}"))
+    for (policy, count), values in runs.items():
+        p99, share = [value[1] for value in values], statistics.median(value[3] for value in values)
+        every = ", ".join(f"{value:,.0f}" for value in p99)
+        print(f"  {policy:<13}{count:>3} stalled: median {statistics.median(p99):>7,.0f}, all {every}; {share:.0%}")
+    return [
+        {"what": "stalled", "side": f"{policy}, {count}", "unit": "us", "p99": [value[1] for value in values]}
+        for (policy, count), values in runs.items()
+    ]
 
 
 def connections(options: Any) -> list[dict[str, Any]]:

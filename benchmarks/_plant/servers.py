@@ -6,6 +6,7 @@ burst N   send N messages to all (not the plant: its messages come from the log)
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import resource
 import sys
@@ -52,6 +53,15 @@ async def plant_default(folder: str) -> tuple[int, Send | None]:
     from penstock.plant import Plant, Server
 
     server = Server(Plant(ps.open(folder), "trades"), port=0)
+    await server.start()
+    return server.port, None
+
+
+async def plant_stalled(folder: str, policy: str) -> tuple[int, Send | None]:
+    """Outboxes that are full within a second."""
+    from penstock.plant import Limits, Plant, Server
+
+    server = Server(Plant(ps.open(folder), "trades", policy=policy, limits=Limits(outbox_bytes=1 << 20)), port=0)
     await server.start()
     return server.port, None
 
@@ -137,13 +147,16 @@ async def aiohttp(folder: str) -> tuple[int, Send]:
 
 
 SIDES: dict[str, Any] = {
-    "plant": plant, "plant_default": plant_default, "websockets": websockets, "merged": merged, "made": made,
-    "picows": picows, "aiohttp": aiohttp,
+    "plant": plant, "plant_default": plant_default, "plant_stalled": plant_stalled, "websockets": websockets,
+    "merged": merged, "made": made, "picows": picows, "aiohttp": aiohttp,
 }  # fmt: skip
 
 
 async def main(side: str, folder: str) -> None:
-    port, send = await SIDES[side](folder)
+    name, _, policy = side.partition(":")
+    port, send = await SIDES[name](folder, *filter(None, [policy]))
+    gc.collect()
+    gc.freeze()  # as the plant's commands do; the others shall have it, too
     print(port, flush=True)
     lines: asyncio.Queue[str] = asyncio.Queue()
     loop = asyncio.get_running_loop()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import ssl
 import struct
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +15,9 @@ import pytest
 import penstock as ps
 from penstock.clock import ManualClock
 from penstock.hub import Hub
-from penstock.plant import ARROW, Plant
+from penstock.plant import ARROW, Plant, Service, serve, subscribe
 from penstock.plant.arrow import decode
+from penstock_tests.waiting import PATIENCE_S, until
 
 START = 1_767_268_800_000_000_000  # 2026-01-01T12:00Z
 MINUTE = 60_000_000_000
@@ -126,13 +126,15 @@ def run(plant: Plant) -> None:
         pass
 
 
-def wait_until(condition: Callable[[], Any], timeout: float = 20.0) -> Any:
-    """Wait for a condition that something else brings about."""
-    until = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < until, f"not within {timeout} s: {condition}"
-        time.sleep(0.002)
-    return found
+def got(url: str, patterns: str, count: int, **options: Any) -> list[Any]:
+    """The first `count` messages, or batches, of a plant."""
+    found: list[Any] = []
+    with subscribe(url, patterns, timeout=PATIENCE_S, **options) as subscription:
+        for message in subscription:
+            found.append(message)
+            if len(found) == count:
+                return found
+    raise AssertionError(f"{len(found)} of {count} came")
 
 
 def certificate(folder: Path) -> tuple[str, ssl.SSLContext]:
@@ -148,12 +150,6 @@ def certificate(folder: Path) -> tuple[str, ssl.SSLContext]:
 
 
 @pytest.fixture
-def hub(tmp_path: Path) -> Iterator[Hub]:
-    with ps.open(tmp_path / "hub") as found:
-        yield found
-
-
-@pytest.fixture
 def bars(hub: Hub) -> Any:
     return hub.streams.get("bars", schema=ps.records.BARS)
 
@@ -161,6 +157,13 @@ def bars(hub: Hub) -> Any:
 @pytest.fixture
 def trades(hub: Hub) -> Any:
     return hub.streams.get("trades", schema=ps.records.TRADES)
+
+
+@pytest.fixture
+def service(hub: Hub, bars: Any, trades: Any) -> Iterator[Service]:
+    """A plant of both streams on a port."""
+    with serve(hub, port=0) as found:
+        yield found
 
 
 @pytest.fixture
@@ -173,5 +176,5 @@ def kit() -> SimpleNamespace:
     """Helpers: tests of one folder cannot import from one another."""
     return SimpleNamespace(
         ARROW=ARROW, START=START, Client=Client, MemoryWire=MemoryWire, bar=bar, frames=frames, run=run, trade=trade,
-        certificate=certificate, wait_until=wait_until,
+        certificate=certificate, got=got, wait_until=until,
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,15 +24,15 @@ from penstock.plant import Limits, Service, Tokens, serve
 from penstock.plant.alpaca import AlpacaSession
 from penstock.plant.alpaca.words import ERRORS, packed_time
 from penstock.plant.session import Close, Reply
+from penstock_tests.talks import Inbox, subscribed
+from penstock_tests.waiting import PATIENCE_S
 
-# alpaca-py still uses the library's old client, which warns of its end.
-OLD = pytest.mark.filterwarnings("ignore:websockets:DeprecationWarning", "ignore:.*legacy:DeprecationWarning")
-
-
-@pytest.fixture
-def service(hub: Hub, bars: Any, trades: Any) -> Iterator[Service]:
-    with serve(hub, port=0) as found:
-        yield found
+# alpaca-py still uses the library's old client, which warns of its end, and a function that Python 3.14 warns of.
+OLD = pytest.mark.filterwarnings(
+    "ignore:websockets:DeprecationWarning",
+    "ignore:.*legacy:DeprecationWarning",
+    "ignore:.*iscoroutinefunction:DeprecationWarning",
+)
 
 
 class Talk:
@@ -45,7 +45,7 @@ class Talk:
         self.connection.send(msgspec.msgpack.encode(words) if self.packed else json.dumps(words))
 
     def hear(self) -> list[dict[str, Any]]:
-        data = self.connection.recv(20)
+        data = self.connection.recv(PATIENCE_S)
         assert isinstance(data, bytes) == self.packed
         found: list[dict[str, Any]] = msgspec.msgpack.decode(data) if isinstance(data, bytes) else json.loads(data)
         return found
@@ -174,7 +174,7 @@ def test_key_and_secret_are_a_token(hub: Hub, bars: Any, tmp_path: Path) -> None
 
 
 def test_limits(hub: Hub, bars: Any) -> None:
-    limits = Limits(subscriptions=3, connections_per_token=1, auth_seconds=0.3)
+    limits = Limits(subscriptions=3, connections_per_token=1)
     with serve(hub, port=0, limits=limits) as service, open_talk(service.url) as talk:
         enter(talk)
         talk.ask(action="subscribe", bars=["A", "B", "C"])
@@ -186,9 +186,9 @@ def test_limits(hub: Hub, bars: Any) -> None:
             second.hear()
             (found,) = second.ask(action="auth", key="k", secret="s")
             assert (found["code"], found["msg"]) == (406, "connection limit exceeded")
-        with open_talk(service.url) as late:
-            late.hear()
-            assert late.hear() == [{"T": "error", "code": 404, "msg": "auth timeout"}]
+    with serve(hub, port=0, limits=Limits(auth_seconds=2)) as service, open_talk(service.url) as late:
+        late.hear()
+        assert late.hear() == [{"T": "error", "code": 404, "msg": "auth timeout"}]
 
 
 def test_fragmented_frames(service: Service) -> None:
@@ -312,7 +312,7 @@ def test_the_plants_own_source_reads_it(hub: Hub, tmp_path: Path, bars: Any, tra
         trades.append(kit.trade("A", 5, sequence=3))
         kit.wait_until(lambda: len(targets["bars"]) == 2 and len(targets["trades"]) == 1)
         stopping.set()
-        thread.join(20)
+        thread.join(PATIENCE_S)
         assert targets["bars"].rows() == rows
         assert targets["trades"].rows()[0]["trade_id"] == 3
         assert targets["trades"].rows()[0]["ts_event"] == kit.START + 5
@@ -321,20 +321,18 @@ def test_the_plants_own_source_reads_it(hub: Hub, tmp_path: Path, bars: Any, tra
 # ---- alpaca-py ---------------------------------------------------------------------------------------------------
 
 
-class Stream:
+class Stream(Inbox):
     """Alpaca's client, run as its users run it."""
 
     def __init__(self, port: int, key: str = "k", secret: str = "s") -> None:
         from alpaca.data.live import StockDataStream
 
+        super().__init__()
         self.client = StockDataStream(key, secret, url_override=f"ws://127.0.0.1:{port}/v2/iex")
         self.client._reconnect_min_backoff = 0.05  # its users wait a second
-        self.got: list[Any] = []
-        self.came = asyncio.Event()
 
     async def take(self, message: Any) -> None:
-        self.got.append(message)
-        self.came.set()
+        self.add(message)
 
     async def __aenter__(self) -> Stream:
         self.task = asyncio.create_task(self.client._run_forever())  # what `run` does, in this loop
@@ -347,24 +345,7 @@ class Stream:
         await self.client.stop_ws()
         if self.client._ws is not None:
             await self.client._ws.close()  # else it looks for the order to stop every five seconds only
-        await asyncio.wait_for(self.task, 20)
-
-    async def until(self, condition: Callable[[list[Any]], Any]) -> None:
-        async with asyncio.timeout(20):
-            while not condition(self.got):
-                self.came.clear()
-                await self.came.wait()
-
-
-async def held(service: Service, *texts: str) -> None:
-    """Wait until the plant's only client holds these patterns, and nothing else."""
-
-    def found() -> set[str]:
-        return {str(pattern) for subscriber in service.server.plant.subscribers for pattern in subscriber.held}
-
-    async with asyncio.timeout(20):
-        while service.call(found) != set(texts):  # noqa: ASYNC110 - what it waits for happens in another thread
-            await asyncio.sleep(0.005)
+        await asyncio.wait_for(self.task, PATIENCE_S)
 
 
 @OLD
@@ -380,7 +361,7 @@ def test_typed_objects(hub: Hub, bars: Any, trades: Any, kit: SimpleNamespace) -
         stream.client.subscribe_bars(stream.take, "*")
         stream.client.subscribe_updated_bars(stream.take, "*")
         async with stream:
-            await held(service, "T.A", "Q.*", "AM.*")
+            await subscribed(service, "T.A", "Q.*", "AM.*")
             trades.append([kit.trade("B", 0), kit.trade("A", 1, sequence=7)])
             await stream.until(lambda got: len(got) == 1)
             bars.append([kit.bar("A", 0), kit.bar("A", 0, revision=1, volume=7)])
@@ -414,11 +395,11 @@ def test_subscribe_and_unsubscribe_while_it_runs(service: Service, bars: Any, ki
         stream = Stream(service.port)
         stream.client.subscribe_bars(stream.take, "A")
         async with stream:
-            await held(service, "AM.A")
+            await subscribed(service, "AM.A")
             await asyncio.to_thread(stream.client.subscribe_bars, stream.take, "B")
-            await held(service, "AM.A", "AM.B")
+            await subscribed(service, "AM.A", "AM.B")
             await asyncio.to_thread(stream.client.unsubscribe_bars, "A")
-            await held(service, "AM.B")
+            await subscribed(service, "AM.B")
             bars.append([kit.bar("A", 0), kit.bar("B", 0)])
             await stream.until(bool)
         return [bar.symbol for bar in stream.got]
@@ -450,12 +431,12 @@ def test_restart_of_the_plant(hub: Hub, bars: Any, kit: SimpleNamespace) -> None
         stream = Stream(first.port)
         stream.client.subscribe_bars(stream.take, "*")
         async with stream:
-            await held(first, "AM.*")
+            await subscribed(first, "AM.*")
             bars.append(kit.bar("A", 1))
             await stream.until(bool)
             await asyncio.to_thread(first.stop)
             with serve(hub, port=first.port) as second:
-                await held(second, "AM.*")
+                await subscribed(second, "AM.*")
                 bars.append(kit.bar("B", 2))
                 await stream.until(lambda got: len(got) == 2)
                 await stream.stop()

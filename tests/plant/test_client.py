@@ -22,9 +22,10 @@ import pytest
 from websockets.sync.server import serve as serve_others
 
 import penstock as ps
-from penstock.errors import PenstockWarning, SourceError, UsageError
+from penstock.errors import DiskFull, PenstockWarning, SourceError, UsageError
 from penstock.hub import Hub
 from penstock.plant import Limits, Service, Tokens, serve, subscribe
+from penstock_tests.waiting import PATIENCE_S, until
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def service(hub: Hub, bars: Any) -> Iterator[Service]:
 def test_history_and_live(service: Service, bars: Any, kit: SimpleNamespace) -> None:
     bars.append([kit.bar("A", n) for n in range(3)])
     got = []
-    with subscribe(service.url, "AM.*", since=1, timeout=10) as subscription:
+    with subscribe(service.url, "AM.*", since=1, timeout=PATIENCE_S) as subscription:
         for message in subscription:
             got.append(message)
             if len(got) == 2:
@@ -57,7 +58,7 @@ def test_positions_are_those_of_the_messages_handed_out(service: Service, bars: 
                 break
         positions = subscription.positions
     assert positions == {"bars": 5}
-    rest = [m["v"] for m in subscribe(service.url, "AM.*", since=positions, timeout=0.5)]
+    rest = [m["v"] for m in kit.got(service.url, "AM.*", 5, since=positions)]
     assert rest == [105, 106, 107, 108, 109]
 
 
@@ -77,25 +78,37 @@ def test_async(service: Service, bars: Any, kit: SimpleNamespace) -> None:
 
 def test_arrow(service: Service, bars: Any, kit: SimpleNamespace) -> None:
     bars.append([kit.bar("A", n) for n in range(3)])
-    batches = list(subscribe(service.url, "AM.*", since="start", arrow=True, timeout=0.5))
+    batches = kit.got(service.url, "AM.*", 1, since="start", arrow=True)
     assert pa.Table.from_batches(batches).drop(["_seq"]).equals(bars.read())
 
 
 def test_frames(service: Service, bars: Any, kit: SimpleNamespace) -> None:
     bars.append([kit.bar("A", n) for n in range(3)])
-    subscription = subscribe(service.url, "AM.*", since="start", timeout=0.5)
-    assert [len(frame) for frame in subscription.frames()] == [3]
+    with subscribe(service.url, "AM.*", since="start") as subscription:
+        assert len(next(iter(subscription.frames()))) == 3
 
-    async def main() -> list[int]:
-        return [len(frame) async for frame in subscribe(service.url, "AM.*", since="start", timeout=0.5).aframes()]
+    async def main() -> int:
+        async with subscribe(service.url, "AM.*", since="start") as subscription:
+            return len(await anext(aiter(subscription.aframes())))
 
-    assert asyncio.run(main()) == [3]
+    assert asyncio.run(main()) == 3
+
+
+def test_it_ends_when_nothing_came_for_so_long(service: Service) -> None:
+    """However long the plant takes to answer."""
+    assert list(subscribe(service.url, "AM.*", timeout=0.1)) == []
+    assert list(subscribe(service.url, "AM.*", timeout=0.1).frames()) == []
+
+    async def main() -> list[Any]:
+        return [m async for m in subscribe(service.url, "AM.*", timeout=0.1)]
+
+    assert asyncio.run(main()) == []
 
 
 def test_snapshot_and_conflation(service: Service, bars: Any, kit: SimpleNamespace) -> None:
     bars.append([kit.bar("A", 1), kit.bar("A", 2)])
     kit.wait_until(lambda: service.server.plant.metrics.rows == 2)
-    found = iter(subscribe(service.url, "AM.*", snapshot=True, conflate=20, timeout=10))
+    found = iter(subscribe(service.url, "AM.*", snapshot=True, conflate=20, timeout=PATIENCE_S))
     assert next(found)["v"] == 102
     bars.append([kit.bar("A", 3), kit.bar("A", 4)])
     assert next(found)["v"] == 104
@@ -174,6 +187,21 @@ def test_a_lost_plant(hub: Hub, bars: Any, kit: SimpleNamespace) -> None:
     assert list(quiet) == []
 
 
+def test_an_error_of_on_status_is_no_lost_plant(service: Service) -> None:
+    def full(status: dict[str, Any]) -> None:
+        raise DiskFull("no room")
+
+    with pytest.raises(DiskFull, match="no room"):
+        next(iter(subscribe(service.url, on_status=full)))
+
+    async def main() -> None:
+        async for _ in subscribe(service.url, on_status=full):
+            pass
+
+    with pytest.raises(DiskFull, match="no room"):
+        asyncio.run(main())
+
+
 def test_close_from_another_thread(service: Service) -> None:
     subscription = subscribe(service.url)
     threading.Timer(0.3, subscription.close).start()
@@ -218,7 +246,7 @@ def test_restarts_leave_no_gap_and_no_duplicate(hub: Hub, bars: Any, kit: Simple
         service = serve(hub, port=port)
     kit.wait_until(lambda: len(got) >= n)
     subscription.close()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     service.stop()
     assert got == list(range(n))
     assert subscription.statistics().connections >= 4
@@ -274,8 +302,18 @@ def test_killed_plant(hub: Hub, bars: Any, kit: SimpleNamespace) -> None:
     with process(hub, port):
         kit.wait_until(lambda: len(got) >= n)
         subscription.close()
-        thread.join(10)
+        thread.join(PATIENCE_S)
     assert got == list(range(n))
+
+
+def appended_to_one_who_listens(service: Service, docs: Any) -> None:
+    """Append a row as soon as a client has subscribed; returns at once."""
+
+    def run() -> None:
+        until(lambda: service.call(lambda: any(s.held for s in service.server.plant.subscribers)))
+        docs.append({"n": -1})
+
+    threading.Thread(target=run, daemon=True).start()
 
 
 @pytest.mark.slow
@@ -286,9 +324,9 @@ def test_a_client_that_is_slow_loses_nothing(hub: Hub, kit: SimpleNamespace, tmp
     certificate, context = kit.certificate(tmp_path) if is_secure else (None, None)
     limits = Limits(outbox_bytes=50_000, send_buffer=20_000)
     with serve(hub, port=0, limits=limits, certificate=certificate) as service:
-        subscription = subscribe(service.url, "D.*", seq=True, timeout=20, tls=context)
+        subscription = subscribe(service.url, "D.*", seq=True, timeout=PATIENCE_S, tls=context)
         found = iter(subscription)
-        threading.Timer(0.2, docs.append, [{"n": -1}]).start()
+        appended_to_one_who_listens(service, docs)
         got = [next(found)["seq"]]
         for n in range(200):
             docs.append([{"n": n, "text": "x" * 2000} for _ in range(20)])
@@ -306,8 +344,9 @@ def test_what_was_missed_is_a_warning(hub: Hub, kit: SimpleNamespace) -> None:
     statuses: list[Any] = []
     with serve(hub, port=0, limits=Limits(outbox_bytes=50_000, send_buffer=20_000)) as service:
         for on_status in (None, statuses.append):
-            found = iter(subscribe(service.url, "D.*", policy="conflate", timeout=1, on_status=on_status))
-            threading.Timer(0.2, docs.append, [{"n": -1}]).start()
+            found = iter(subscribe(service.url, "D.*", policy="conflate", timeout=PATIENCE_S, on_status=on_status))
+            kit.wait_until(lambda: not service.server.plant.subscribers)
+            appended_to_one_who_listens(service, docs)
             next(found)
             before = service.server.plant.metrics.rows
             for n in range(200):
@@ -316,8 +355,9 @@ def test_what_was_missed_is_a_warning(hub: Hub, kit: SimpleNamespace) -> None:
             kit.wait_until(lambda rows=rows: service.server.plant.metrics.rows == rows)
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                last = [m["n"] for m in found][-1]
-            assert last == 199
+                while next(found)["n"] != 199:
+                    pass
+                found.close()  # type: ignore[attr-defined]
             if on_status is None:
                 assert any(
                     w.category is PenstockWarning and "kept the latest of each symbol" in str(w.message) for w in caught

@@ -9,6 +9,7 @@ from typing import Any
 
 from penstock.hub import Hub
 from penstock.plant.follower import Follower
+from penstock_tests.waiting import PATIENCE_S
 
 
 class Looks:
@@ -31,7 +32,7 @@ class Looks:
 
         follower = Follower(self.folder, asyncio.get_running_loop(), ring, linger=self.linger)
         try:
-            await asyncio.wait_for(reached.wait(), 20)
+            await asyncio.wait_for(reached.wait(), PATIENCE_S)
         finally:
             follower.stop()
             await asyncio.to_thread(follower.join)

@@ -10,6 +10,7 @@ import pytest
 import penstock as ps
 from penstock.errors import GroupBusy, UsageError
 from penstock.hub import Hub
+from penstock.log.meta import Meta, Retention
 from penstock.plant.handlers import Failure, Outcome
 from penstock.plant.journal import Journal, arrays_of
 
@@ -155,3 +156,18 @@ def test_arrays_of_a_stream_are_its_appends(hub: Hub, bars: Any, kit: Any) -> No
     assert [a.number for a in journal.before(5)] == []
     journal.settle(0, None)
     assert [a.number for a in journal.before(5)] == [0]
+
+
+def test_what_is_kept(hub: Hub) -> None:
+    def kept(name: str) -> Retention:
+        return Meta.load(hub.streams.path(name)).options.retention
+
+    Journal(hub, "h", upstream=URL).close()
+    assert [kept(name) for name in ("h", "h.input", "h.errors")] == [
+        Retention(),
+        Retention(max_bytes=1 << 30, until="handler"),
+        Retention(max_bytes=256 << 20),
+    ]
+    hub.streams.get("h.input", retention={"age": "7d"})
+    Journal(hub, "h", upstream=URL).close()
+    assert kept("h.input") == Retention.of({"age": "7d"})

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 import penstock as ps
-from penstock.errors import HandlerError, SourceError, UsageError
+from penstock.errors import HandlerError, SourceError, StorageError, UsageError
 from penstock.hub import Hub
 from penstock.plant import serve, subscribe
 from penstock.plant.handlers import Handler
-from penstock.plant.journal import arrays_of
+from penstock.plant.journal import Journal, arrays_of
 from penstock.plant.node import Node, Once, name_of
+from penstock_tests.waiting import PATIENCE_S
 
 AVERAGE = """onmsg::{[a d];d:::{};d,["ev" "AVG"];a::{x?"c"}'x;d,"a",+/a%#a}\n"""
 ECHO = "def onmsg(messages):\n    return [{'ev': 'E', 'n': m['n']} for m in messages]\n"
@@ -63,7 +64,7 @@ class Running:
     def stop(self) -> None:
         with contextlib.suppress(RuntimeError):
             self.loop.call_soon_threadsafe(self.node.stop)
-        self.thread.join(30)
+        self.thread.join(PATIENCE_S)
         assert not self.thread.is_alive()
 
 
@@ -83,10 +84,10 @@ def run(tmp_path: Path, hub: Hub) -> Iterator[Callable[..., Running]]:
         path = tmp_path / name
         path.write_text(text)
         told: list[str] = []
-        running = Running(Node(path, to, tell=told.append, **options))
+        running = Running(Node(path, to, tell=told.append, **{"timeout": PATIENCE_S, **options}))
         running.told = told
         started.append(running)
-        assert running.is_ready.wait(30)
+        assert running.is_ready.wait(PATIENCE_S)
         if running.error is not None:
             raise running.error
         return running
@@ -107,6 +108,7 @@ def test_the_classic_handler_from_plant_to_plant(above: Hub, hub: Hub, run: Any,
         kit.wait_until(lambda: connected(upstream))
         found = subscribe(running.node.service.url, "*", since="start")
         bars.append([kit.bar("A", 0, close=10.5), kit.bar("B", 0, close=20.25), kit.bar("C", 0, close=30.0)])
+        kit.wait_until(lambda: running.node.journal.input.next_offset == 2)  # else both may come as one array
         upstream.call(upstream.server.plant.announce, "end_of_day", "2026-01-01")  # a status is no message
         bars.append([kit.bar("A", 1, close=1.0)])
         messages = iter(found)
@@ -121,7 +123,7 @@ def test_the_classic_handler_from_plant_to_plant(above: Hub, hub: Hub, run: Any,
     assert [m["sym"] for _, messages in arrays for m in messages] == ["A", "B", "C", "A"]
 
     async def again() -> list[dict[str, Any]]:
-        handler = Handler(running.node.handler.spec)
+        handler = Handler(running.node.handler.spec, timeout=PATIENCE_S)
         await handler.start()
         try:
             return [m for _, messages in arrays if messages for m in (await handler(messages)).messages]
@@ -157,14 +159,13 @@ def test_whatever_a_handler_does_the_feed_goes_on(above: Hub, hub: Hub, run: Any
     stream = above.streams.get("feed")
     count = 600
     with serve(above, port=0) as upstream:
-        running = run(MISCHIEF, upstream=upstream.url, timeout=0.3, memory=256 << 20)
+        running = run(MISCHIEF, upstream=upstream.url, timeout=3.0, memory=256 << 20)
         kit.wait_until(lambda: connected(upstream))
         statuses: list[dict[str, Any]] = []
-        watching = subscribe(running.node.service.url, "*", on_status=statuses.append, timeout=30)
+        watching = subscribe(running.node.service.url, "*", on_status=statuses.append)
         thread = threading.Thread(target=lambda: list(watching), daemon=True)
         thread.start()
         kit.wait_until(lambda: connected(running.node.service))
-        late = []
         begin = time.monotonic()
         for n in range(count):
             row: dict[str, Any] = {"n": n}
@@ -173,12 +174,14 @@ def test_whatever_a_handler_does_the_feed_goes_on(above: Hub, hub: Hub, run: Any
             stream.append(row)
             wait = begin + (n + 1) / 200 - time.monotonic()
             time.sleep(max(0.0, wait))
-            late.append(-wait)
         # The feed did not wait for the handler: it went at its pace, and the node has it all in its log.
-        kit.wait_until(lambda: sum(len(m) for _, m in arrays_of(hub.streams.get("h.input"))) == count, 30)
-        kit.wait_until(lambda: running.node.statistics().waiting == 0, 60)
+        kit.wait_until(lambda: sum(len(m) for _, m in arrays_of(hub.streams.get("h.input"))) == count)
+        kit.wait_until(lambda: running.node.statistics().waiting == 0)
+        told = {"timeout", "exception", "memory", "exit", "result"}
+        kit.wait_until(lambda: {s["failure"] for s in statuses if s["status"] == "handler_error"} == told)
         running.stop()
-        thread.join(10)
+        watching.close()
+        thread.join(PATIENCE_S)
     arrays = [m for _, m in arrays_of(hub.streams.get("h.input")) if m]
     assert [m["n"] for array in arrays for m in array] == list(range(count))
     bad = {row["array"]: row["kind"] for row in rows(hub, "h.errors")}
@@ -272,7 +275,7 @@ def test_an_upstream_that_is_not_there_yet_is_waited_for_and_one_that_refuses_is
     tokens.add("me")
     with serve(above, port=0, tokens=tokens) as guarded, ps.open(tmp_path / "other") as other:
         running = run(ECHO, "h2.py", to=other, upstream=guarded.url, token="wrong")
-        running.thread.join(20)
+        running.thread.join(PATIENCE_S)
         assert isinstance(running.error, SourceError)
         assert "refuses the key" in str(running.error)
 
@@ -290,9 +293,43 @@ def test_an_upstream_that_has_begun_anew_is_told(hub: Hub, run: Any, kit: Any, t
                     kit.wait_until(lambda: len(rows(hub, "h")) == 2)
                     running.stop()
                 else:
-                    running.thread.join(20)
+                    running.thread.join(PATIENCE_S)
                     assert "expected since at most 0, the end of stream 'feed', got 2" in str(running.error)
                     assert "; to begin anew: penstock stream drop h.input --hub /" in str(running.error)
+
+
+def test_a_full_disk_is_waited_for(above: Hub, hub: Hub, run: Any, kit: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what came nor what was made of it is lost, and nothing is handled twice."""
+    is_full, refused = threading.Event(), []
+
+    def full(keep: Callable[..., Any]) -> Callable[..., Any]:
+        def of(self: Journal, *args: Any) -> Any:
+            if is_full.is_set():
+                refused.append(keep.__name__)
+                raise StorageError("no room")
+            return keep(self, *args)
+
+        return of
+
+    monkeypatch.setattr("penstock.plant.node._RETRY_S", 0.05)
+    for name in ("take", "settle"):
+        monkeypatch.setattr(Journal, name, full(getattr(Journal, name)))
+    stream = above.streams.get("feed")
+    slow = "import time\ndef onmsg(messages):\n    time.sleep(0.3)\n    return [{'n': m['n']} for m in messages]\n"
+    with serve(above, port=0) as upstream:
+        running = run(slow, upstream=upstream.url)
+        kit.wait_until(lambda: connected(upstream))
+        stream.append({"n": 0})
+        kit.wait_until(lambda: running.node.journal.input.next_offset == 2)
+        is_full.set()  # while the handler is at it
+        stream.append({"n": 1})
+        kit.wait_until(lambda: refused.count("take") > 2 and refused.count("settle") > 2)
+        stream.append({"n": 2})
+        is_full.clear()
+        kit.wait_until(lambda: len(rows(hub, "h")) == 3)
+        running.stop()
+    assert [row["n"] for row in rows(hub, "h")] == [0, 1, 2]
+    assert running.told.count("no room; trying again") == 1
 
 
 def test_what_cannot_be_meant(hub: Hub, tmp_path: Path) -> None:
@@ -360,7 +397,7 @@ def test_killed_at_any_instant_each_message_is_handled_once(above: Hub, tmp_path
         thread.start()
         try:
             for _ in range(5):
-                process, _url = start(folder, handler, "--upstream", upstream.url, "--since", "start")
+                process, _url = start(folder, handler, "--upstream", upstream.url, "--since", "start", "--timeout", 60)
                 with ps.open(folder, create=False) as hub:
                     before = hub.streams.get("echo").next_offset
                     kit.wait_until(lambda: hub.streams.get("echo").next_offset > before)  # noqa: B023
@@ -370,15 +407,15 @@ def test_killed_at_any_instant_each_message_is_handled_once(above: Hub, tmp_path
         finally:
             stopping.set()
             thread.join()
-        process, url = start(folder, handler, "--upstream", upstream.url, "--since", "start")
+        process, url = start(folder, handler, "--upstream", upstream.url, "--since", "start", "--timeout", 60)
         expected = [n for n in range(count) if n % 3]
         got = []
-        for message in subscribe(url, "E.*", since="start", timeout=20):
+        for message in subscribe(url, "E.*", since="start", timeout=PATIENCE_S):
             got.append(message["n"])
             if len(got) == len(expected):
                 break
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=30)
+        process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 143
     assert got == expected
     with ps.open(folder, create=False) as hub:

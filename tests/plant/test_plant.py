@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -391,6 +392,114 @@ def test_a_stream_that_cannot_be_written_hurts_nobody_else(
     assert "stream bars cannot be published" in caplog.text
 
 
+def test_a_stream_that_is_mended_comes_again(
+    hub: Hub, clock: Any, bars: Any, trades: Any, kit: SimpleNamespace
+) -> None:
+    plant = Plant(hub, clock=clock)
+    client = kit.Client(plant)
+    client.subscribe("AM.*", seq=True)
+    other = kit.Client(plant)
+    other.subscribe("T.*")
+    bars.append([kit.bar("A", 0)])
+    kit.run(plant)
+    assert len(client.wire.messages()) == 1
+    (segment,) = hub.streams.path("bars").glob("*.arrow")
+    before = segment.stat().st_size
+    bars.append([kit.bar("A", 1)])
+    bars.append([kit.bar("A", 2)])
+    good = segment.read_bytes()
+    segment.write_bytes(good[: before + 300] + b"?" + good[before + 301 :])
+    kit.run(plant)
+    assert [m["status"] for m in client.wire.take()[0]] == ["unreadable"]
+    assert list(plant.failed) == ["bars"]
+    assert plant.look_again() == []  # not yet
+    for _ in range(3):
+        clock.advance(60)
+        kit.run(plant)
+        assert plant.look_again() == []
+    assert client.wire.take() == []  # it was told once
+    segment.unlink()
+    segment.write_bytes(good)  # restored, as another file
+    clock.advance(60)
+    assert plant.look_again() == [plant.feeds["bars"]]
+    assert plant.failed == {}
+    kit.run(plant)
+    status, *data = client.wire.take()
+    assert status == [
+        {"ev": "status", "status": "readable", "message": "stream bars can be read again", "stream": "bars"}
+    ]
+    assert [m["seq"] for frame in data for m in frame] == [1, 2]
+    assert other.wire.take() == []
+
+
+def test_rows_that_are_gone_when_a_stream_is_mended_are_told(hub: Hub, clock: Any, kit: SimpleNamespace) -> None:
+    stream = hub.streams.get("s", attributes={"event": "S"}, segment_bytes=4096)
+    plant = Plant(hub, clock=clock)
+    client = kit.Client(plant)
+    client.subscribe("S.*", seq=True)
+    for n in range(40):
+        stream.append({"n": n, "text": "x" * 500})
+    segments = sorted(hub.streams.path("s").glob("*.arrow"))
+    assert len(segments) > 2
+    segments[0].write_bytes(segments[0].read_bytes()[:-9] + b"?" * 9)
+    kit.run(plant)
+    told = [m for frame in client.wire.take() for m in frame]
+    begin = plant.feeds["s"].position
+    assert [m["seq"] for m in told if m["ev"] == "S"] == list(range(begin))
+    assert told[-1]["status"] == "unreadable"
+    first = int(segments[1].name.split(".")[0])
+    for kind in (".arrow", ".idx"):  # as a retention does
+        segments[0].with_suffix(kind).unlink()
+    clock.advance(1)
+    assert plant.look_again() == [plant.feeds["s"]]
+    kit.run(plant)
+    (status,), *data = client.wire.take()
+    assert (status["status"], status["from"], status["to"], status["missed"]) == (
+        "readable",
+        begin,
+        first - 1,
+        first - begin,
+    )
+    assert [m["seq"] for frame in data for m in frame] == list(range(first, 40))
+
+
+def test_a_stream_that_cannot_be_served_keeps_no_other_from_it(hub: Hub, clock: Any, kit: SimpleNamespace) -> None:
+    old = hub.streams.get("a-old", attributes={"event": "no.event"})
+    old.append({"n": 0})
+    plant = Plant(hub, clock=clock)
+    client = kit.Client(plant)
+    client.subscribe("*", seq=True)
+    for name, event in (("b-bad", "*"), ("c-good", "C")):
+        hub.streams.get(name, attributes={"event": event}).append({"n": 1})
+    assert [feed.name for feed in plant.look()] == ["c-good"]
+    assert plant.look() == plant.look_again() == []
+    assert {name: "expected attribute `event`" in why for name, why in plant.failed.items()} == {
+        "a-old": True, "b-bad": True,
+    }  # fmt: skip
+    for name, event in (("a-old", "A"), ("b-bad", "B")):
+        hub.streams.get(name).set_attributes({"event": event})
+    clock.advance(2)
+    assert [feed.name for feed in plant.look()] == ["a-old", "b-bad"]
+    assert plant.failed == {}
+    old.append({"n": 2})
+    kit.run(plant)
+    # What was there when the plant began is history; what came later is live from the first row on.
+    assert sorted((m["stream"], m["seq"]) for m in client.wire.messages()) == [
+        ("a-old", 1),
+        ("b-bad", 0),
+        ("c-good", 0),
+    ]
+    hub.streams.get("d", attributes={"event": ","})
+    assert plant.look() == []
+    assert list(plant.failed) == ["d"]
+    hub.streams.drop("d")
+    assert plant.look() == []
+    assert plant.failed == {}
+    with pytest.raises(UsageError, match="expected attribute `event`"):
+        hub.streams.get("e", attributes={"event": ","})
+        Plant(hub, "e")
+
+
 def test_a_damaged_segment_is_told(plant: Plant, hub: Hub, bars: Any, kit: SimpleNamespace) -> None:
     bars.append([kit.bar("A", n) for n in range(100)])
     kit.run(plant)
@@ -418,3 +527,59 @@ def test_statistics(plant: Plant, bars: Any, kit: SimpleNamespace) -> None:
     assert (found.replaying, found.outbox.messages, found.outbox.queued_messages) == ({}, 2, 0)
     whole = plant.statistics()
     assert (whole.rows, whole.replayed, whole.subscribers, whole.positions["bars"]) == (3, 2, 1, 3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_is_subscribed_what_fits_comes_once(plant: Plant, bars: Any, kit: SimpleNamespace, seed: int) -> None:
+    """Channels that overlap come and go, live and from the log, while others have theirs."""
+    chance = random.Random(seed)
+    channels = ["AM.*", "AM.A", "AM.A*", "*", "*.A", "AM.B", "AM.AB", "AM.AB*"]
+    bars.append([kit.bar(chance.choice(["A", "B", "AB"]), n) for n in range(20)])
+    kit.run(plant)
+    clients = [kit.Client(plant) for _ in range(3)]
+    for _ in range(30):
+        client, some = chance.choice(clients), ",".join(chance.sample(channels, chance.randrange(1, 4)))
+        if chance.random() < 0.4:
+            client.send(action="unsubscribe", params=some)
+        else:
+            words: dict[str, Any] = {"conflate": True} if chance.random() < 0.2 else {}
+            if chance.random() < 0.5:
+                words["since"] = {"bars": chance.randrange(len(bars))}
+            client.send(action="subscribe", params=some, seq=True, **words)
+        for _ in range(chance.randrange(3)):
+            plant.replay(3)
+        if chance.random() < 0.5:
+            bars.append([kit.bar(chance.choice(["A", "B", "AB"]), 1)])
+            plant.publish(list(plant.feeds.values()))
+        if chance.random() < 0.2:
+            kit.run(plant)
+    kit.run(plant)
+    for client in clients:
+        client.wire.take()
+    first = len(bars)
+    bars.append([kit.bar(symbol, 1) for symbol in ("A", "B", "AB", "X")])
+    kit.run(plant)
+    for client in clients:
+        held = client.subscriber.held
+        due = [first + n for n, s in enumerate(("A", "B", "AB", "X")) if any(p.matches("AM", s) for p in held)]
+        assert sorted(m["seq"] for m in client.wire.messages()) == due
+
+
+def test_a_client_with_many_symbols_changes_one(plant: Plant, trades: Any, kit: SimpleNamespace) -> None:
+    client, other = kit.Client(plant), kit.Client(plant)
+    client.subscribe(",".join(f"T.S{n}" for n in range(3000)))
+    other.subscribe("T.S1,T.S2")
+    router = plant.router("trades")
+    (mine, theirs) = router._lanes.values()
+    client.subscribe("T.X")
+    client.send(action="unsubscribe", params="T.S1")
+    assert list(router._lanes.values()) == [theirs, mine]  # the same, changed in place
+    client.send(action="unsubscribe", params="T.S*")
+    client.wire.take()
+    trades.append([kit.trade(symbol, 1) for symbol in ("S1", "S2", "S3", "X")])
+    kit.run(plant)
+    assert [m["sym"] for m in client.wire.messages()] == ["X"]
+    assert [m["sym"] for m in other.wire.messages()] == ["S1", "S2"]
+    client.subscribe("T.S1,T.S2")
+    client.send(action="unsubscribe", params="T.X")
+    assert list(router._lanes.values()) == [theirs]  # who want the same share one

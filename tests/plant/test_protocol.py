@@ -70,13 +70,14 @@ def test_actions() -> None:
         ('{"action":["auth"]}', "expected an action of"),
         ('{"action":"auth","params":1}', "expected params to be a text, got 1"),
         ('{"action":"subscribe","params":"A.*","since":-1}', "expected since to be an offset"),
+        ('{"action":"subscribe","params":"A.*","since":{"*":5}}', "in since to be 0, all of the streams"),
         ('{"action":"subscribe","params":"A.*","since":{"a":"b"}}', "expected since to be an offset"),
         ('{"action":"subscribe","params":"A.*","seq":1}', "expected seq to be true or false, got 1"),
         ('{"action":"subscribe","params":"A.*","conflate":0}', "expected conflate to be true"),
         ('{"action":"subscribe","params":"A.*","policy":"run"}', "expected a policy of conflate, drop_oldest"),
         ('{"action":"subscribe","params":"A.*","since":1,"snapshot":true}', "either since or snapshot"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_what_is_no_action(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message) as error:

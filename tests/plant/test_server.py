@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 import penstock as ps
@@ -21,46 +16,8 @@ from penstock.errors import StorageError, UsageError
 from penstock.hub import Hub
 from penstock.plant import Limits, Plant, Server, Service, Tokens, serve
 from penstock.plant.health import Page
-
-
-@pytest.fixture
-def service(hub: Hub, bars: Any) -> Iterator[Service]:
-    with serve(hub, port=0, limits=Limits(auth_seconds=1)) as found:
-        yield found
-
-
-@contextlib.contextmanager
-def opened(service: Service, *, auth: bool = True) -> Iterator[Any]:
-    with connect(service.url, compression=None, close_timeout=1) as connection:
-        assert json.loads(connection.recv(5))[0]["status"] == "connected"
-        if auth:
-            ask(connection, action="auth", params="")
-        yield connection
-
-
-def ask(connection: Any, **words: Any) -> list[dict[str, Any]]:
-    connection.send(json.dumps(words))
-    return json.loads(connection.recv(5))
-
-
-def code_of(connection: Any) -> int:
-    """The code that the plant closes with; nothing but statuses comes before."""
-    with pytest.raises(ConnectionClosed) as closed:
-        while True:
-            assert all(m["ev"] == "status" for m in json.loads(connection.recv(10)))
-    assert closed.value.rcvd is not None
-    return closed.value.rcvd.code
-
-
-def get(service: Service, path: str, **headers: str) -> tuple[int, str]:
-    request = urllib.request.Request(service.url.replace("ws", "http", 1) + path, headers=headers)
-    try:
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read().decode()
-
+from penstock_tests.talks import ask, code_of, get, hear, opened
+from penstock_tests.waiting import PATIENCE_S
 
 # ---- HTTP -------------------------------------------------------------------------------------------------------
 
@@ -72,7 +29,7 @@ def test_health_and_metrics(service: Service, bars: Any, kit: SimpleNamespace) -
     with opened(service) as connection:
         ask(connection, action="subscribe", params="AM.*")
         bars.append(kit.bar("A", 1))
-        connection.recv(5)
+        hear(connection)
         code, text = get(service, "/metrics")
     assert code == 200
     found = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
@@ -107,7 +64,7 @@ def test_origin(hub: Hub, bars: Any, origin: str, status: int) -> None:
     with serve(hub, port=0, origins=["https://mine.example"]) as service:
         if status == 101:
             with connect(service.url, origin=origin) as connection:
-                assert connection.recv(5)
+                assert hear(connection)
         else:
             with pytest.raises(InvalidStatus) as refused, connect(service.url, origin=origin):
                 pass
@@ -116,7 +73,7 @@ def test_origin(hub: Hub, bars: Any, origin: str, status: int) -> None:
 
 def test_a_page_of_the_plant_itself_may_connect(service: Service) -> None:
     with connect(service.url, origin=f"http://127.0.0.1:{service.port}") as connection:
-        assert connection.recv(5)
+        assert hear(connection)
 
 
 def test_too_many_connections(hub: Hub, bars: Any) -> None:
@@ -170,7 +127,7 @@ def test_tls(hub: Hub, bars: Any, tmp_path: Path, kit: SimpleNamespace) -> None:
     pem, context = kit.certificate(tmp_path)
     with serve(hub, port=0, certificate=pem) as service:
         assert service.url.startswith("wss://")
-        subscription = ps.plant.subscribe(service.url, "AM.*", since="start", tls=context, timeout=5)
+        subscription = ps.plant.subscribe(service.url, "AM.*", since="start", tls=context, timeout=PATIENCE_S)
         bars.append(kit.bar("A", 1))
         assert next(iter(subscription))["sym"] == "A"
         subscription.close()
@@ -217,7 +174,7 @@ def test_stop_publishes_what_is_in_the_log_and_says_restart(hub: Hub, bars: Any,
         ask(connection, action="subscribe", params="AM.*")
         bars.append(kit.bar("A", 1))
         service.stop(drain_seconds=5)
-        assert json.loads(connection.recv(5))[0]["sym"] == "A"
+        assert hear(connection)[0]["sym"] == "A"
         assert code_of(connection) == 1012
     service.stop()
     assert service.wait(0)
@@ -234,7 +191,7 @@ def test_in_ones_own_loop(hub: Hub, bars: Any, kit: SimpleNamespace) -> None:
 
 
 def test_streams_that_come_and_go(service: Service, hub: Hub, kit: SimpleNamespace) -> None:
-    subscription = ps.plant.subscribe(service.url, "*", timeout=10)
+    subscription = ps.plant.subscribe(service.url, "*", timeout=PATIENCE_S)
     found = iter(subscription)
     kit.wait_until(lambda: hub.streams.put({"sym": "first"}, "late"))
     assert next(found) == {"ev": "late", "sym": "first"}

@@ -10,10 +10,21 @@ from typing import Any
 import pytest
 
 import penstock as ps
-from penstock.errors import OffsetError, UsageError
+from penstock.errors import OffsetError, PenstockWarning, UsageError
 from penstock.hub import Hub
-from penstock.plant import serve, subscribe
+from penstock.plant import serve
 from penstock.plant.upstream import Mirror
+from penstock_tests.waiting import PATIENCE_S, until
+
+
+def copied(mirror: Mirror, rows: int) -> None:
+    """Run a mirror until it has so many rows."""
+    thread = threading.Thread(target=mirror.run)
+    thread.start()
+    until(lambda: mirror.rows >= rows)
+    mirror.stop()
+    thread.join(PATIENCE_S)
+    assert mirror.rows == rows
 
 
 @pytest.fixture
@@ -26,11 +37,11 @@ def test_a_copy_is_the_same(hub: Hub, here: Hub, bars: Any, kit: SimpleNamespace
     bars.append([kit.bar("A", n) for n in range(5)])
     docs.append([{"ev": "D", "n": 1, "deep": {"x": float("nan")}}, {"seq": 9}])
     with serve(hub, port=0) as service:
-        assert Mirror(service.url, here, prefix="far.").run(timeout=0.5) == 7
+        copied(Mirror(service.url, here, prefix="far."), 7)
     assert here.streams.get("far.bars").read().equals(bars.read())
     assert str(here.streams.get("far.docs").rows()) == str(docs.rows())
     with serve(here, port=0) as chained:
-        found = list(subscribe(chained.url, "AM.*", since="start", timeout=0.5))
+        found = kit.got(chained.url, "AM.*", 5, since="start")
     assert [m["v"] for m in found] == [100, 101, 102, 103, 104]
 
 
@@ -52,16 +63,17 @@ def test_each_row_once_over_runs_and_restarts(hub: Hub, here: Hub, bars: Any, ki
                 with pytest.raises(KeyboardInterrupt):
                     mirror.run()
             else:
-                mirror.run(timeout=0.5)
+                copied(mirror, n - here.streams.get("bars").next_offset if turn else n)
     assert here.streams.get("bars").read().equals(bars.read())
 
 
 def test_some_symbols_only(hub: Hub, here: Hub, bars: Any, kit: SimpleNamespace) -> None:
     bars.append([kit.bar("AB"[n % 2], n) for n in range(10)])
     with serve(hub, port=0) as service:
-        for _ in range(2):
-            Mirror(service.url, here, "AM.B").run(timeout=0.4)
-    assert here.streams.get("bars").read()["volume"].to_pylist() == [101, 103, 105, 107, 109]
+        copied(Mirror(service.url, here, "AM.B"), 5)
+        bars.append([kit.bar("AB"[n % 2], n) for n in range(10, 14)])
+        copied(Mirror(service.url, here, "AM.B"), 2)
+    assert here.streams.get("bars").read()["volume"].to_pylist() == [101, 103, 105, 107, 109, 111, 113]
 
 
 def test_a_stream_of_another_origin(hub: Hub, here: Hub, bars: Any, kit: SimpleNamespace) -> None:
@@ -87,7 +99,66 @@ def test_stop_and_what_comes_later(hub: Hub, here: Hub, bars: Any, kit: SimpleNa
         hub.streams.get("late", attributes={"event": "L"}).append({"sym": "x"})
         kit.wait_until(lambda: mirror.rows == 2)
         mirror.stop()
-        thread.join(10)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
     assert here.streams.get("bars").read()["symbol"].to_pylist() == ["NEW"]
     assert here.streams.get("late").rows() == [{"sym": "x"}]
+
+
+CIRCLE = pytest.mark.filterwarnings("ignore:.* is a copy of .* of this hub, and is left out")
+
+
+@CIRCLE
+def test_plants_that_copy_one_another(hub: Hub, here: Hub, bars: Any, kit: SimpleNamespace) -> None:
+    """Each has what the other made, once; nothing goes round."""
+    bars.append(kit.bar("A", 1))
+    mine = here.streams.get("mine", attributes={"event": "M"})
+    mine.append({"n": 1})
+    with serve(hub, port=0) as one, serve(here, port=0) as other:
+        mirrors = [Mirror(other.url, hub, prefix="x."), Mirror(one.url, here, prefix="x.")]
+        threads = [threading.Thread(target=mirror.run) for mirror in mirrors]
+        for thread in threads:
+            thread.start()
+        for rows in (1, 2):
+            until(lambda rows=rows: [mirror.rows for mirror in mirrors] == [rows, rows])  # type: ignore[misc]
+            bars.append(kit.bar("A", rows + 1))
+            mine.append({"n": rows + 1})
+        until(lambda: [mirror._circular for mirror in mirrors] == [
+            {"mine": False, "x.bars": True}, {"bars": False, "x.mine": True},
+        ])  # fmt: skip
+        for mirror, thread in zip(mirrors, threads, strict=True):
+            mirror.stop()
+            thread.join(PATIENCE_S)
+    assert hub.streams.list() == ["bars", "x.mine"]
+    assert here.streams.list() == ["mine", "x.bars"]
+
+
+@CIRCLE
+def test_a_copy_of_a_copy_knows_where_it_is_from(
+    hub: Hub, here: Hub, bars: Any, kit: SimpleNamespace, tmp_path: Path
+) -> None:
+    bars.append(kit.bar("A", 1))
+    third = ps.open(tmp_path / "third")
+    with serve(hub, port=0) as one, serve(here, port=0) as two, serve(third, port=0) as three:
+        copied(Mirror(one.url, here, prefix="b."), 1)
+        copied(Mirror(two.url, third, prefix="c."), 1)
+        assert third.streams.list() == ["c.b.bars"]
+        mirror = Mirror(three.url, hub)
+        thread = threading.Thread(target=mirror.run)
+        thread.start()
+        until(lambda: mirror._circular == {"c.b.bars": True})
+        mirror.stop()
+        thread.join(PATIENCE_S)
+    assert hub.streams.list() == ["bars"]
+
+
+def test_what_goes_round_is_told_once(hub: Hub, bars: Any) -> None:
+    mirror = Mirror("ws://far:5000", hub)
+    root = f"{bars.metadata().created_ns} bars"
+    with pytest.warns(
+        PenstockWarning, match="'x.bars' of ws://far:5000 is a copy of 'bars' of this hub, and is left out"
+    ):
+        assert mirror._is_ours("x.bars", root)
+    assert mirror._is_ours("x.bars", root)
+    for other in ("", "5 bars", f"{bars.metadata().created_ns} none"):
+        assert not mirror._is_ours(f"y{other}", other)

@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import inspect
 import itertools
-from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,8 @@ from websockets.asyncio.client import connect
 
 from penstock.hub import Hub
 from penstock.plant import Service, Tokens, serve
+from penstock_tests.talks import Inbox, subscribed
+from penstock_tests.waiting import PATIENCE_S, reaches
 
 CLIENTS = ["massive", "polygon"]
 
@@ -24,16 +25,11 @@ def vendor(request: pytest.FixtureRequest) -> Any:
     return importlib.import_module(request.param)
 
 
-@pytest.fixture
-def service(hub: Hub, bars: Any, trades: Any) -> Iterator[Service]:
-    with serve(hub, port=0) as found:
-        yield found
-
-
-class Run:
+class Run(Inbox):
     """A vendor's client that runs, and what it has received."""
 
     def __init__(self, vendor: Any, port: int, *subscriptions: str, key: str = "k", **options: Any) -> None:
+        super().__init__()
         self.client = vendor.WebSocketClient(
             api_key=key,
             feed=f"127.0.0.1:{port}",
@@ -42,13 +38,10 @@ class Run:
             subscriptions=list(subscriptions),
             **options,
         )
-        self.got: list[Any] = []
-        self.came = asyncio.Event()
 
     async def __aenter__(self) -> Run:
         async def take(messages: list[Any]) -> None:
-            self.got += messages
-            self.came.set()
+            self.add(*messages)
 
         # Their pause before the second attempt is up to 5 s: shortened where the library lets its users do so.
         known = "reconnect_delays" in inspect.signature(connect.__init__).parameters
@@ -64,28 +57,7 @@ class Run:
 
     async def close(self) -> None:
         await self.client.close()
-        await asyncio.wait_for(self.task, 10)
-
-    async def until(self, condition: Any) -> None:
-        async with asyncio.timeout(20):
-            while not condition(self.got):
-                self.came.clear()
-                await self.came.wait()
-
-
-async def subscribed(service: Service, *texts: str) -> None:
-    """Wait until the plant's only client holds these patterns, and nothing else."""
-
-    def held() -> set[str]:
-        return {str(pattern) for subscriber in service.server.plant.subscribers for pattern in subscriber.held}
-
-    await reaches(lambda: service.call(held) == set(texts))
-
-
-async def reaches(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - what it waits for happens in another thread
-            await asyncio.sleep(0.005)
+        await asyncio.wait_for(self.task, PATIENCE_S)
 
 
 def test_typed_objects(vendor: Any, service: Service, bars: Any, trades: Any, hub: Hub, kit: SimpleNamespace) -> None:

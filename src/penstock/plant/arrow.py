@@ -2,7 +2,8 @@
 
 A binary frame is one whole Arrow IPC stream: a schema and one record batch, the stream's own columns and types, times
 in ns. Its first column `_seq` (int64) is the offset of each row; schema metadata `penstock.stream` and `penstock.ev`
-say where it is from. Text frames are statuses, as in the market's protocol.
+say where it is from, and `penstock.root` of which stream, made when and of what name, that one is a copy of a copy.
+Text frames are statuses, as in the market's protocol.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ SEQ: Final = "_seq"
 _FIELD: Final = pa.field(SEQ, pa.int64(), nullable=False)
 
 
-def encode(batch: pa.RecordBatch, seq: np.ndarray[Any, Any], stream: str, event: str | None) -> bytes:
+def encode(batch: pa.RecordBatch, seq: np.ndarray[Any, Any], stream: str, event: str | None, root: str) -> bytes:
     """An Arrow IPC stream of one batch with its offsets.   Cost  about 40 µs, and one copy of the rows."""
     schema = batch.schema
-    metadata = {**(schema.metadata or {}), b"penstock.stream": stream.encode()}
+    metadata = {**(schema.metadata or {}), b"penstock.stream": stream.encode(), b"penstock.root": root.encode()}
     if event is not None:
         metadata[b"penstock.ev"] = event.encode()
     made = pa.schema([_FIELD, *schema], metadata)

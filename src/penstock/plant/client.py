@@ -26,7 +26,7 @@ from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
 from penstock.clock import iso, time_ns
-from penstock.errors import SourceError, UsageError
+from penstock.errors import PenstockError, SourceError, UsageError
 from penstock.plant.health import is_loopback
 from penstock.plant.listen import Listener, Received
 from penstock.plant.patterns import Pattern, split
@@ -347,6 +347,8 @@ class _Pauses:
         subscription = self._subscription
         if subscription._closed.is_set():
             return None
+        if isinstance(error, PenstockError):  # of `on_status`: some of ours are an OSError, too
+            raise error
         if self._since is None:
             self._since = time.monotonic()
         problem = subscription.lost(error, since=self._since)

@@ -122,6 +122,7 @@ class Collector:
                     metadata = dict(found.schema.metadata or {})
                     stream = metadata.pop(b"penstock.stream").decode()
                     metadata.pop(b"penstock.ev", None)
+                    metadata.pop(b"penstock.root", None)
                     origin = (self._who(stream), found.column(arrow.SEQ)[-1].as_py())
                     schema = pa.schema(list(found.schema)[1:], metadata or None)
                     rows = pa.RecordBatch.from_arrays(found.columns[1:], schema=schema)

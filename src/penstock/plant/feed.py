@@ -101,6 +101,11 @@ class Cursor:
         """Offset of the next row."""
         return self._reader.offset if self._left is None else self._left.first
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the last `poll` has seen that there was no more."""
+        return self._left is None and self._reader.is_at_end
+
     def poll(self, max_rows: int, stop: int | None = None) -> Chunk | None:
         """The next rows, those before offset `stop`; None when there are none."""
         chunk = self._left
@@ -115,6 +120,12 @@ class Cursor:
         self._left = chunk.slice(max_rows, len(chunk))
         return chunk.slice(0, max_rows)
 
+    def look(self) -> Chunk | None:
+        """Some of the rows that come next, which the next `poll` gives, too."""
+        if self._left is None:
+            self._left = self._reader.poll(1)
+        return self._left
+
     def skip(self, offset: int) -> None:
         """Go on at `offset`; there is nothing to be read before it."""
         self._reader.seek(offset)
@@ -127,6 +138,7 @@ class Feed:
     Raises  UsageError for attributes that cannot be meant.
 
     event       of its messages; None for documents, each of which has its own
+    root        when the stream was made of which this one is a copy, and its name: its own if it is none
     position    offset of the next row to be published: all before it are history
     """
 
@@ -135,13 +147,16 @@ class Feed:
         schema = stream.schema
         self._attributes: dict[str, Any] = stream.attributes
         self.event = event_of(schema, self._attributes, self.name)
+        upstream = self._attributes.get("upstream")
+        known = upstream.get("root") if isinstance(upstream, dict) else None
+        self.root = known or f"{stream.metadata().created_ns} {self.name}"
         self.is_mixed = stream.is_document
         self.seq_end = b',"stream":' + _text(self.name) + b"}"
         self._schema, self._mapper = schema, self._mapper_of(schema)
         self._cursor = self.cursor(at)
         self.position = self._cursor.offset
         self.rows = 0
-        self.is_drained = False  # whether the last `poll` found nothing more
+        self.is_drained = False  # whether the last `poll` found that there was no more
 
     @property
     def fixed(self) -> str | None:
@@ -151,12 +166,29 @@ class Feed:
     def poll(self, max_rows: int = 1024) -> Burst | None:
         """The next live rows, or None; `position` moves behind them."""
         chunk = self._cursor.poll(max_rows)
-        self.is_drained = chunk is None
+        self.is_drained = chunk is None or self._cursor.is_at_end
         if chunk is None:
             return None
+        burst = self.burst(chunk)
         self.position = chunk.stop
         self.rows += len(chunk)
-        return self.burst(chunk)
+        return burst
+
+    def again(self) -> range:
+        """Open the stream anew behind what was published; returns the offsets that are gone, of which none will come.
+
+        Raises  what reading raises: nothing has changed then.
+        """
+        begin = self.position
+        if begin < (first := self.stream.first_offset):
+            begin = first
+        cursor = self.cursor(begin)
+        chunk = cursor.look()
+        if chunk is not None:
+            self.burst(chunk)
+        missed = range(self.position, begin)
+        self._cursor, self.position = cursor, begin
+        return missed
 
     def cursor(self, start: When) -> Cursor:
         """A cursor of its own, for history.   Raises  OffsetError when `start` has expired."""

@@ -5,6 +5,9 @@
     NAME.errors   a failure per row
     others        what the handler published with `ps_publish`
 
+Of the arrays those that were handled are dropped beyond a GiB, failures beyond 256 MiB, unless the retention of these
+streams was set to something else.
+
 Each append says from which array it was made, in the same commit. A node that is killed at any instant hands the array
 it was at to the handler again, and appends only what is not there yet.
 """
@@ -29,6 +32,9 @@ __all__ = ["Array", "Journal", "arrays_of"]
 _GROUP: Final = "handler"
 _MADE_BY: Final = "a handler"
 _ARRAY_BYTES: Final = 256 << 20
+_INPUT: Final = {"bytes": 1 << 30, "until": _GROUP}
+_ERRORS: Final = {"bytes": 256 << 20}
+"""What is kept unless somebody has said otherwise: of the arrays those that wait, and the last GiB of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +67,9 @@ class Journal:
                 where=f"in hub {hub.path}",
                 hint="give another name with --into",
             )
-        self.input = hub.streams.get(inputs, max_row_bytes=_ARRAY_BYTES)
+        self.input = _made(hub, inputs, _INPUT, max_row_bytes=_ARRAY_BYTES)
         self.output = hub.streams.get(name, attributes={"made_by": _MADE_BY})
-        self._errors = hub.streams.get(f"{name}.errors")
+        self._errors = _made(hub, f"{name}.errors", _ERRORS)
         self._group = self.input.group(_GROUP, start="start")
         # With its time: after a new beginning array 3 is not the array 3 of before.
         self._who = f"{inputs}@{self.input.metadata().created_ns}"
@@ -194,6 +200,14 @@ class Journal:
     def close(self) -> None:
         """Give the name back."""
         self._group.close()
+
+
+def _made(hub: Hub, name: str, retention: dict[str, Any], **options: Any) -> Stream:
+    """The stream; it has the retention if it is new, else its own."""
+    if not hub.streams.exists(name):
+        options["retention"] = retention
+    stream: Stream = hub.streams.get(name, **options)
+    return stream
 
 
 def _unfit(message: dict[str, Any]) -> str:

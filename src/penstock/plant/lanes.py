@@ -6,7 +6,7 @@ lane makes ready WebSocket frames of them, and the same bytes go to all of its o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from penstock.plant.feed import Burst, Feed
@@ -55,14 +55,28 @@ class Router:
             if lane.is_whole:
                 self._whole.append(lane)
             elif wanted.is_exact:
-                for key in wanted.keys:
-                    self._exact.setdefault(key, []).append(lane)
-                    self._routes.pop(self._name(key), None)
+                self._add(lane, wanted.keys)
             else:
                 self._wild.append(lane)
                 self._routes.clear()
         lane.outboxes[outbox] = conflate
         return lane
+
+    def change(self, lane: Lane, wanted: Wanted) -> bool:
+        """Let a lane of single symbols bring others; False if that is not possible: leave it, and join another.
+
+        Cost    by the symbols that come and go: a client of 10,000 may change one as often as it likes.
+        """
+        if len(lane.outboxes) > 1 or not (lane.wanted.is_exact and wanted.is_exact):
+            return False
+        if lane.is_whole or lane.wanted.but != wanted.but or (wanted, lane.encoding) in self._lanes:
+            return False
+        del self._lanes[lane.wanted, lane.encoding]
+        self._lanes[wanted, lane.encoding] = lane
+        before, lane.wanted = lane.wanted, wanted
+        self._forget(lane, before.keys - wanted.keys)
+        self._add(lane, wanted.keys - before.keys)
+        return True
 
     def leave(self, lane: Lane, outbox: Outbox) -> None:
         """Take an outbox off its lane; a lane without any is forgotten."""
@@ -73,12 +87,7 @@ class Router:
         if lane.is_whole:
             self._whole.remove(lane)
         elif lane.wanted.is_exact:
-            for key in lane.wanted.keys:
-                held = self._exact[key]
-                held.remove(lane)
-                if not held:
-                    del self._exact[key]
-                self._routes.pop(self._name(key), None)
+            self._forget(lane, lane.wanted.keys)
         else:
             self._wild.remove(lane)
             self._routes.clear()
@@ -103,6 +112,19 @@ class Router:
         for lane in touched:
             rows, lane.rows = lane.rows, []
             yield lane, lane.encoding.frames(burst, rows if len(rows) < len(burst) else None)
+
+    def _add(self, lane: Lane, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            self._exact.setdefault(key, []).append(lane)
+            self._routes.pop(self._name(key), None)
+
+    def _forget(self, lane: Lane, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            held = self._exact[key]
+            held.remove(lane)
+            if not held:
+                del self._exact[key]
+            self._routes.pop(self._name(key), None)
 
     def _name(self, key: tuple[str, str]) -> str | tuple[str, str]:
         return key if self.feed.is_mixed else key[1]

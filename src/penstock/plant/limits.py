@@ -26,7 +26,7 @@ class Limits:
     send_buffer            bytes that the kernel holds for one client; None: as the system has it
     """
 
-    message_bytes: int = 64 << 10
+    message_bytes: int = 256 << 10
     subscriptions: int = 10_000
     histories: int = 8
     connections: int = 4_000

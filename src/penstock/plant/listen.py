@@ -35,7 +35,7 @@ class Received:
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-_MISSED: Final = ("slow_consumer", "conflated")
+_MISSED: Final = ("slow_consumer", "conflated", "unreadable")
 
 
 class Listener:

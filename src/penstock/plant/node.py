@@ -20,18 +20,19 @@ import ssl
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from websockets.exceptions import InvalidURI
 
-from penstock.errors import SourceError
+from penstock.errors import SourceError, StorageError
 from penstock.hub import Hub
 from penstock.plant.client import Subscription, subscribe
 from penstock.plant.handlers import Failure, Handler
 from penstock.plant.handlers.host import HandlerStatistics
 from penstock.plant.journal import Journal
-from penstock.plant.plant import Answer
+from penstock.plant.questions import Answer
 from penstock.plant.service import Service, serve
 
 __all__ = ["Node", "NodeStatistics", "Once", "name_of"]
@@ -97,8 +98,9 @@ class Node:
             it sends while this node is not connected is missed;
             tell: is told of failures, reloads and what the handler prints, a line each.
     Raises  UsageError, GroupBusy, HandlerError when there is no such file. `run` raises HandlerError when the handler
-            does not load, SourceError when the upstream refuses the key or a pattern, StorageError when nothing can be
-            written.
+            does not load, SourceError when the upstream refuses the key or a pattern.
+    Edges   While the disk is full, the array that was handled waits, and so do those behind
+            it; what comes meanwhile is asked for again from the upstream.
     """
 
     def __init__(
@@ -209,7 +211,8 @@ class Node:
                 async with subscription:
                     async for messages in subscription.aframes():
                         assert isinstance(messages, list)
-                        for failure in self.journal.take(messages, subscription.positions):
+                        take = partial(self.journal.take, messages, subscription.positions)
+                        for failure in await self._kept(take):
                             self._report(failure)
                         self._arrived.set()
             except SourceError as error:
@@ -225,7 +228,10 @@ class Node:
         streams = status.get("streams")
         if status.get("status") == "success" and isinstance(streams, dict) and not self.journal.since:
             # From here on nothing is missed, even if this node is killed before the first message.
-            self.journal.take([], streams)
+            try:
+                self.journal.take([], streams)
+            except StorageError as error:
+                self._say(str(error))
         elif status.get("status") == "connected" and self._subscription is not None:
             if self._subscription.statistics().connections > 1:
                 self._tell(f"connected again to {self.upstream}")
@@ -251,7 +257,7 @@ class Node:
                     self._arrived.clear()
                 continue
             outcome = await self.handler(array.messages) if array.messages else None
-            for failure in self.journal.settle(array.number, outcome):
+            for failure in await self._kept(partial(self.journal.settle, array.number, outcome)):
                 self._report(failure)
             self._serve_published()
 
@@ -302,6 +308,15 @@ class Node:
         for name in self.journal.published:
             self.service.call(self.service.server.plant.also, name)
         self._served = len(self.journal.published)
+
+    async def _kept(self, keep: Callable[[], list[Failure]]) -> list[Failure]:
+        """What `keep` returns, once there is room for it: a disk that is full gets its time."""
+        while True:
+            try:
+                return keep()
+            except StorageError as error:
+                self._say(f"{error}; trying again")
+                await asyncio.sleep(_RETRY_S)
 
     def _report(self, failure: Failure) -> None:
         text = f"{self.name}: {failure.text}"

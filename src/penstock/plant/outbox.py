@@ -11,10 +11,11 @@ N messages between the offsets A and B of stream S did not come, or will not.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from penstock.plant.feed import Feed
 from penstock.plant.kept import Kept, Missed, kept
 from penstock.plant.parcels import Encoding, Parcel
 from penstock.plant.protocol import Code, Policy, status
@@ -23,6 +24,8 @@ __all__ = ["Outbox", "OutboxStatistics", "Wire"]
 
 _WIRE_HIGH: Final = 64 << 10
 _WRITE: Final = 256 << 10
+_FOLDS: Final = 4
+"""Parcels that waited, folded for each new one: many clients that are full at once would hold up the others."""
 
 
 class Wire(Protocol):
@@ -76,6 +79,7 @@ class Outbox:
         self._bytes = self._count = 0
         self._missed: dict[str, Missed] = {}  # dropped and not told yet
         self._kept: Kept | None = None  # while it conflates
+        self._older: list[Parcel] = []  # what waited when that began, to be folded; part of _bytes and _count
         self._by_interval: dict[int, tuple[int, Kept]] = {}  # when it is due, in ns
         self.is_closed = False
         self.messages_out = self.frames_out = self.bytes_out = self.writes = self.missed = self.overflows = 0
@@ -115,6 +119,8 @@ class Outbox:
             return
         if self._kept is not None:
             self._fold(self._kept, parcel)
+            if self._older:
+                self._fold_older(self._kept, _FOLDS)
             return
         size = self._bytes + len(parcel.frame)
         count = self._count + parcel.count
@@ -128,6 +134,7 @@ class Outbox:
         """Messages from the log, of one who asked for them while there was `room`: they are never left out."""
         if not self.is_closed:
             parcel.is_history = True
+            parcel.lighten()
             self._queue.append(parcel)
             self._bytes += len(parcel.frame)
             self._count += parcel.count
@@ -222,10 +229,11 @@ class Outbox:
         if self.policy is Policy.DISCONNECT:
             self._cut(parcel)
         elif self.policy is Policy.CONFLATE:
+            size, count = self._bytes, self._count
+            # Messages that came before the client's policy was this one stay in the queue, as frames.
+            self._older = self._take_live(lambda item: item.burst is not None)
+            self._bytes, self._count = size, count
             self._kept = kept(self.encoding)
-            live = self._take_live()
-            for item in live:
-                self._kept.fold(item)
             self._fold(self._kept, parcel)
         elif self.policy is Policy.CATCH_UP and self._on_behind is not None:
             self._give_up(parcel)
@@ -239,8 +247,18 @@ class Outbox:
             if held.size > self.max_bytes:
                 self._cut(parcel)  # even the latest of each symbol is too much
 
+    def _fold_older(self, held: Kept, most: int) -> None:
+        """The last of what waited first: an earlier message of a symbol that is there is not wanted."""
+        older = self._older
+        for _ in range(min(most, len(older))):
+            item = older.pop()
+            self._bytes -= len(item.frame)
+            self._count -= item.count
+            held.fold_older(item)
+
     def _unfold(self) -> None:
         assert self._kept is not None
+        self._fold_older(self._kept, len(self._older))
         held, self._kept = self._kept, None
         for stream, missed in held.missed().items():
             self.missed += missed.count
@@ -263,19 +281,20 @@ class Outbox:
                 continue
             self._bytes -= len(item.frame)
             self._count -= item.count
-            self._miss(item)
+            self._miss([item])
         queue.extendleft(reversed(left))
         queue.append(parcel)
         self._bytes += size
         self._count += parcel.count
 
-    def _miss(self, parcel: Parcel) -> None:
-        self.missed += parcel.count
-        found = self._missed.get(parcel.burst.feed.name)
-        if found is None:
-            self._missed[parcel.burst.feed.name] = Missed(parcel.first, parcel.last, parcel.count)
-        else:
-            found.add(parcel.first, parcel.last, parcel.count)
+    def _miss(self, items: Sequence[Parcel]) -> None:
+        feed: Feed | None = None
+        for item in items:
+            if item.feed is not feed:  # nearly always the one of before
+                feed = item.feed
+                found = self._missed.setdefault(feed.name, Missed(item.first, item.last, 0))
+            found.add(item.first, item.last, item.count)
+            self.missed += item.count
 
     def _tell(self) -> None:
         told = [
@@ -286,45 +305,47 @@ class Outbox:
         self._queue.extendleft(reversed(told))
         self._bytes += sum(map(len, told))
 
-    def _take_live(self) -> list[Parcel]:
-        """Take what is live out of the queue; statuses and history stay."""
-        live = list[Parcel]()
-        left = deque[Parcel | bytes]()
+    def _take_live(self, wanted: Callable[[Parcel], bool] | None = None) -> list[Parcel]:
+        """Take what is live, and `wanted`, out of the queue; statuses and history stay."""
+        live = [item for item in self._queue if not isinstance(item, bytes) and not item.is_history]
+        if wanted is not None:
+            live = [item for item in live if wanted(item)]
+        if len(live) == len(self._queue):
+            self._queue.clear()
+        else:
+            taken = set(map(id, live))
+            self._queue = deque(item for item in self._queue if id(item) not in taken)
         self._bytes = self._count = 0
         for item in self._queue:
             if isinstance(item, bytes):
-                left.append(item)
                 self._bytes += len(item)
-            elif item.is_history:
-                left.append(item)
+            else:
                 self._bytes += len(item.frame)
                 self._count += item.count
-            else:
-                live.append(item)
-        self._queue = left
         return live
 
     def _give_up(self, parcel: Parcel) -> None:
         """Forget what is live in the queue: it will be read from the log again."""
         begins: dict[str, int] = {}
+        feed: Feed | None = None
         for item in [*self._take_live(), parcel]:
-            begins.setdefault(item.burst.feed.name, item.first)
+            if item.feed is not feed:
+                feed = item.feed
+                begins.setdefault(feed.name, item.first)
         assert self._on_behind is not None
         self._on_behind(begins)
 
     def _cut(self, parcel: Parcel | None) -> None:
         """Say what it missed, and close."""
-        for item in self._queue:
-            if not isinstance(item, bytes):
-                self._miss(item)
-        if parcel is not None:
-            self._miss(parcel)
+        self._miss([item for item in self._queue if not isinstance(item, bytes)])
+        self._miss(self._older)
+        self._miss([] if parcel is None else [parcel])
         told = [
             self._told("slow_consumer", "did not keep up and is cut off", stream, missed)
             for stream, missed in self._missed.items()
         ]
         self._queue.clear()
-        self._missed, self._kept, self._by_interval = {}, None, {}
+        self._missed, self._kept, self._older, self._by_interval = {}, None, [], {}
         self._bytes = self._count = 0
         if not self.is_closed:
             self.wire.write(b"".join(told))
@@ -340,7 +361,7 @@ class Outbox:
             self.wire.write(said)
         self.is_closed = True
         self._queue.clear()
-        self._kept, self._by_interval = None, {}
+        self._kept, self._older, self._by_interval = None, [], {}
         self._bytes = self._count = 0
         self.wire.close(code, reason)
 

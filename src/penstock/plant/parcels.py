@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -75,23 +75,38 @@ class Encoding:
 
 
 class Parcel:
-    """A frame ready for the wire, and what is in it: rows of a burst (`rows` None: all of them)."""
+    """A frame ready for the wire, and what is in it: rows of a burst (`rows` None: all of them).
 
-    __slots__ = ("burst", "count", "frame", "is_history", "rows")
+    first, last  offsets of its first and last row
+    """
+
+    __slots__ = ("_latest", "burst", "count", "feed", "first", "frame", "is_history", "last", "rows")
 
     def __init__(self, frame: bytes, count: int, burst: Burst, rows: list[int] | None) -> None:
-        self.frame, self.count, self.burst, self.rows = frame, count, burst, rows
+        self.frame, self.count, self.feed = frame, count, burst.feed
+        self.burst: Burst | None = burst
+        self.rows = rows
+        self.first = burst.first + (rows[0] if rows else 0)
+        self.last = burst.first + (rows[-1] if rows else len(burst) - 1)
         self.is_history = False
+        self._latest: tuple[Encoding, dict[Any, tuple[int, bytes]]] | None = None
 
-    @property
-    def first(self) -> int:
-        """Offset of its first row."""
-        return self.burst.first + (self.rows[0] if self.rows else 0)
+    def latest(self, encoding: Encoding) -> dict[Any, tuple[int, bytes]]:
+        """(offset, message) by the name of its row: the last of each. Made once for all who conflate."""
+        if self._latest is None or self._latest[0] != encoding:
+            burst = self.burst
+            assert burst is not None
+            first, names, messages = burst.first, burst.names(), encoding.messages(burst)
+            if self.rows is None:
+                found = dict(zip(names, zip(range(first, burst.stop), messages, strict=True), strict=True))
+            else:
+                found = {names[row]: (first + row, messages[row]) for row in self.rows}
+            self._latest = encoding, found
+        return self._latest[1]
 
-    @property
-    def last(self) -> int:
-        """Offset of its last row."""
-        return self.burst.first + (self.rows[-1] if self.rows else len(self.burst) - 1)
+    def lighten(self) -> None:
+        """Hold the frame only: what waits in a queue has its messages once, and nothing for the collector to walk."""
+        self.burst = self.rows = self._latest = None
 
 
 def _arrow(burst: Burst, rows: list[int] | None) -> list[Parcel]:
@@ -100,7 +115,7 @@ def _arrow(burst: Burst, rows: list[int] | None) -> list[Parcel]:
     else:
         picked = np.asarray(rows, np.int64)
         batch, seq = burst.batch.take(pa.array(picked)), burst.first + picked
-    payload = arrow.encode(batch, seq, burst.feed.name, burst.feed.event)
+    payload = arrow.encode(batch, seq, burst.feed.name, burst.feed.event, burst.feed.root)
     if len(payload) > MAX_FRAME and len(seq) > 1:
         every = list(range(len(burst))) if rows is None else rows
         half = len(every) // 2

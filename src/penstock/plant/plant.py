@@ -24,16 +24,15 @@ from penstock.plant.metrics import Metrics
 from penstock.plant.outbox import Outbox, Wire
 from penstock.plant.parcels import Encoding
 from penstock.plant.patterns import Pattern, Wanted
-from penstock.plant.protocol import Code, Policy, answer, status
+from penstock.plant.protocol import Code, Policy, status
+from penstock.plant.questions import Answer, Questions
 from penstock.plant.session import Question
 from penstock.plant.snapshot import Latest
 from penstock.plant.subscriber import Subscriber
+from penstock.plant.unread import Unread
 from penstock.tokens import Check, any_key
 
-__all__ = ["Answer", "Plant", "PlantStatistics"]
-
-Answer = Callable[[Any, str | None], None]
-"""Takes what a handler answers, or why it does not."""
+__all__ = ["Plant", "PlantStatistics"]
 
 _TURNS: Final = 4  # of each feed, before the next: pieces of the log, most of which end where an append was large
 _log: Final = logging.getLogger("penstock.plant")
@@ -92,30 +91,59 @@ class Plant:
         self._connections: Counter[str] = Counter()
         self._reading: dict[Subscriber, None] = {}  # those with histories
         self._timed: dict[Outbox, None] = {}  # those that conflate for an interval
-        self.failed: dict[str, str] = {}
+        self._unread = Unread()
+        self._old: set[str] = set()  # streams that were there at the start, and could not be served then
         self.on_ask: Callable[[Any, Answer], object] | None = None
-        self._asking: Counter[Subscriber] = Counter()
+        self._questions = Questions(self.limits)
         self.look(is_first=True)
 
     # -- streams
 
+    @property
+    def failed(self) -> dict[str, str]:
+        """Streams that cannot be read now, and why."""
+        return self._unread.why
+
     def look(self, *, is_first: bool = False) -> list[Feed]:
         """Find streams that are new; returns their feeds. Their rows are live from the first one on.
 
-        At a plant's start what is there is history.
+        At a plant's start what is there is history. One that cannot be served, such as one whose attributes cannot be
+        meant, is in `failed`, and tried again.
+        Raises  at the start, for a stream that was asked for by its name.
         """
-        found = []
+        found: list[Feed | None] = []
         names = self.hub.streams.list()
         for wanted in self._streams:
             if any(mark in wanted for mark in "*?["):
                 fresh = [n for n in fnmatch.filter(names, wanted) if n not in self.feeds and not n.startswith("_")]
-                found += [self._add(name, is_first=is_first) for name in fresh]
-            elif wanted not in self.feeds and (is_first or wanted in names):
-                found.append(self._add(wanted, is_first=is_first))
-        return found
+                found += [self._try(name, is_first=is_first) for name in fresh]
+            elif wanted not in self.feeds and is_first:
+                found.append(self._add(wanted, is_first=True))
+            elif wanted not in self.feeds and wanted in names:
+                found.append(self._try(wanted, is_first=False))
+        for name in [name for name in self.failed if name not in self.feeds and name not in names]:
+            self._unread.remove(name)
+        return [feed for feed in found if feed is not None]
+
+    def _try(self, name: str, *, is_first: bool) -> Feed | None:
+        now = self.clock.now_ns()
+        if name in self.failed and name not in self._unread.due(now):
+            return None
+        try:
+            feed = self._add(name, is_first=is_first)
+        except UnknownStream:  # dropped since it was listed
+            return None
+        except Exception as error:
+            _log.warning("stream %s cannot be served: %s", name, error)
+            if is_first:
+                self._old.add(name)
+            self._unread.add(name, str(error), now)
+            return None
+        self._unread.remove(name)
+        return feed
 
     def _add(self, name: str, *, is_first: bool) -> Feed:
-        feed = Feed(self.hub.streams.get(name, create=False), at="end" if is_first else "start")
+        feed = Feed(self.hub.streams.get(name, create=False), at="end" if is_first or name in self._old else "start")
         self.feeds[name], self._routers[name] = feed, Router(feed)
         for subscriber in self.subscribers:
             subscriber.join(feed)
@@ -126,9 +154,35 @@ class Plant:
         if name not in self._streams:
             self._streams.append(name)
 
+    def look_again(self) -> list[Feed]:
+        """Try streams that could not be read, when it is time: those that can be now, behind what was published last.
+
+        Their subscribers are told, and what is no longer there as what they missed.
+        """
+        back = []
+        for name in self._unread.due(self.clock.now_ns()):
+            feed = self.feeds.get(name)
+            if feed is None:  # `look` tries it
+                continue
+            try:
+                missed = feed.again()
+            except UnknownStream:
+                self.drop(name)
+                continue
+            except Exception as error:
+                self._unread.add(name, str(error), self.clock.now_ns())
+                continue
+            self._unread.remove(name)
+            back.append(feed)
+            _log.warning("stream %s can be read again", name)
+            facts = {"from": missed.start, "to": missed.stop - 1, "missed": len(missed)} if missed else {}
+            self._tell(feed, status("readable", f"stream {name} can be read again", stream=name, **facts))
+        return back
+
     def drop(self, name: str) -> None:
         """Forget a stream that was dropped from the hub."""
         feed = self.feeds.pop(name)
+        self._unread.remove(name)
         for subscriber in self.subscribers:
             subscriber.lose(feed)
         del self._routers[name]
@@ -173,7 +227,7 @@ class Plant:
         if self.subscribers.pop(subscriber, 0) == 0:
             return
         subscriber.detach()
-        self._asking.pop(subscriber, None)
+        self._questions.forget(subscriber)
         self._reading.pop(subscriber, None)
         self._timed.pop(subscriber.outbox, None)
         if subscriber.is_admitted:
@@ -196,31 +250,8 @@ class Plant:
         subscriber.received(data, self.clock.now_ns())
 
     def asked(self, subscriber: Subscriber, question: Question) -> None:
-        """A question for the handler behind this plant: `on_ask(params, answer)` has it answered, in its own time.
-
-        `answer(value, None)` or `answer(None, error text)` is to be called once, in the plant's thread.
-        """
-        waiting = self._asking[subscriber]
-        if self.on_ask is None:
-            self._answer(subscriber, question, None, "nobody behind this plant answers questions")
-        elif waiting >= self.limits.questions:
-            self._answer(subscriber, question, None, f"too many questions: the limit is {waiting}")
-        else:
-            self._asking[subscriber] += 1
-
-            def reply(value: Any, error: str | None) -> None:
-                if subscriber in self._asking:  # else it has gone
-                    self._asking[subscriber] -= 1
-                    self._answer(subscriber, question, value, error)
-
-            self.on_ask(question.params, reply)
-
-    def _answer(self, subscriber: Subscriber, question: Question, value: Any, error: str | None) -> None:
-        frame = answer(question.id, value) if error is None else b""
-        if len(frame) > self.limits.outbox_bytes:
-            error = f"the answer has {len(frame)} bytes, the limit is {self.limits.outbox_bytes}"
-        subscriber.tell(frame if error is None else status("ask_error", error, id=question.id))
-        subscriber.outbox.flush()
+        """A question for the handler behind this plant: `on_ask(params, answer)` has it answered (`Questions.ask`)."""
+        self._questions.ask(subscriber, question, self.on_ask)
 
     def tick(self) -> None:
         """Close those who show no key in time; call it a few times a second."""
@@ -276,6 +307,8 @@ class Plant:
         dirty: dict[Outbox, None] = {}
         busy = []
         for feed in feeds:
+            if feed.name in self.failed:
+                continue
             try:
                 for turn in range(_TURNS):
                     burst = feed.poll(max_rows)
@@ -284,6 +317,8 @@ class Plant:
                     if not turn:
                         busy.append(feed)
                     self._put(feed, burst, dirty)
+                    if feed.is_drained:
+                        break
             except UnknownStream:
                 self.drop(feed.name)
             except Exception as error:  # whatever a stream holds, the others go on
@@ -301,8 +336,10 @@ class Plant:
         for lane, parcels in self._routers[feed.name].route(burst):
             outboxes = lane.outboxes
             for parcel in parcels:
+                conflates = False
                 for outbox, conflate in list(outboxes.items()):  # one that is full may leave the lane
                     dirty[outbox] = None
+                    conflates = conflates or outbox.policy is Policy.CONFLATE
                     try:
                         if conflate is None:
                             outbox.put(parcel)
@@ -313,14 +350,18 @@ class Plant:
                     except Exception:  # whatever is wrong with one client, the others go on
                         _log.exception("a client cannot be served and is cut")
                         outbox.close(Code.INTERNAL, "cannot be served")
+                if not conflates:
+                    parcel.lighten()  # nobody will want its messages one by one
         latest = self._latest.get(feed.name)
         if latest is not None:
             latest.add(burst)
 
     def _fail(self, feed: Feed, error: Exception) -> None:
-        """A stream cannot be read: its subscribers are told, the others do not notice."""
-        self.failed[feed.name] = str(error)
-        found = status("error", f"stream {feed.name} cannot be read: {error}", stream=feed.name)
+        """A stream cannot be read: its subscribers are told, the others do not notice, and `look_again` tries it."""
+        self._unread.add(feed.name, str(error), self.clock.now_ns())
+        self._tell(feed, status("unreadable", f"stream {feed.name} cannot be read: {error}", stream=feed.name))
+
+    def _tell(self, feed: Feed, found: bytes) -> None:
         for subscriber in list(self.subscribers):
             if any(pattern.may_be(feed.fixed) for pattern in subscriber.held):
                 subscriber.tell(found)

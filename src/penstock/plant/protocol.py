@@ -167,7 +167,9 @@ def _since(value: Any) -> int | str | dict[str, int] | None:
     if value is None or (type(value) is int and 0 <= value < 2**63) or (type(value) is str and len(value) <= 64):
         return value
     if type(value) is dict and all(type(offset) is int and 0 <= offset < 2**63 for offset in value.values()):
-        return value
+        if value.get("*", 0) == 0:
+            return value
+        raise UsageError(expected='"*" in since to be 0, all of the streams that are not named', got=_cut(value))
     raise UsageError(expected='since to be an offset, "start", a time, or offsets by stream', got=_cut(value))
 
 

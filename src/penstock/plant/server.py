@@ -294,16 +294,20 @@ class Server:
                 self.plant.announce("end_of_day", day)
             if rounds % 10:
                 continue
+            for find in (self.plant.look_again, self.plant.look):
+                try:
+                    for feed in find():
+                        self._follow(feed)
+                except Exception:
+                    _log.exception("looking for streams failed; it is tried again")
             try:
-                for feed in self.plant.look():
-                    self._follow(feed)
                 if self._tokens is not None and self._tokens.refresh():
                     names = {token.name for token in self._tokens.all()}
                     for subscriber in list(self.plant.subscribers):
                         if subscriber.who is not None and subscriber.who not in names:
                             subscriber.close(Code.POLICY, "the key was revoked")
             except Exception:
-                _log.exception("looking for new streams and keys failed; it is tried again")
+                _log.exception("looking for new keys failed; it is tried again")
 
 
 def _dialect(connection: ServerConnection) -> Callable[..., Subscriber] | None:

@@ -294,22 +294,19 @@ class Subscriber:
                 self._go_live(pattern, held, feed)
             if feed.name in held.live:
                 groups.setdefault(held.conflate, set()).add(pattern)
-        taken: set[Pattern] = set()
+        wanted, taken = dict[int | None, Wanted](), set[Pattern]()
         for conflate in sorted(groups, key=lambda value: -1 if value is None else value):
-            wanted = Wanted(groups[conflate], taken)
+            wanted[conflate] = Wanted(groups[conflate], taken)
             taken |= groups[conflate]
-            self._join(feed, conflate, wanted)
-        for name, conflate in [key for key in self._lanes if key[0] == feed.name and key[1] not in groups]:
-            self._leave(name, conflate)
-
-    def _join(self, feed: Feed, conflate: int | None, wanted: Wanted) -> None:
-        lane = self._lanes.get((feed.name, conflate))
-        if lane is not None:
-            if lane.wanted == wanted and lane.encoding == self.outbox.encoding:
-                return
-            self._leave(feed.name, conflate)
-        router = self.plant.router(feed.name)
-        self._lanes[feed.name, conflate] = router.join(wanted, self.outbox.encoding, self.outbox, conflate)
+        router, encoding = self.plant.router(feed.name), self.outbox.encoding
+        # First off what does not fit any more: another of its lanes may be the one that is joined then.
+        for name, conflate in [key for key in self._lanes if key[0] == feed.name]:
+            lane, due = self._lanes[name, conflate], wanted.get(conflate)
+            if due is None or lane.encoding != encoding or not (lane.wanted == due or router.change(lane, due)):
+                self._leave(name, conflate)
+        for conflate, due in wanted.items():
+            if (feed.name, conflate) not in self._lanes:
+                self._lanes[feed.name, conflate] = router.join(due, encoding, self.outbox, conflate)
 
     def _leave(self, name: str, conflate: int | None) -> None:
         self.plant.router(name).leave(self._lanes.pop((name, conflate)), self.outbox)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import ssl
 import threading
+import warnings
 from collections.abc import Sequence
 from typing import Any, Final
 
 import pyarrow as pa
 
-from penstock.errors import OffsetError, UsageError
+from penstock.errors import OffsetError, PenstockWarning, UsageError
 from penstock.hub import Hub
 from penstock.log import Stream
 from penstock.plant import arrow
@@ -33,7 +34,8 @@ class Mirror:
             the plant may move; since: "start" for all that it has, None for what comes from the first run on;
             token, tls: as `subscribe` takes them.
     Edges   A copy serves as a plant's stream at once: its attribute `event` is the remote one's. Offsets here count the
-            rows that were copied. A stream that exists here must be a copy of this origin, or empty.
+            rows that were copied. A stream that exists here must be a copy of this origin, or empty. What is itself a
+            copy of a stream of this hub is left out, with a PenstockWarning: two plants may copy one another.
 
     >>> mirror = Mirror("ws://plant:5000", hub, "AM.*", token=key)
     >>> mirror.run()                                             # until `stop()`
@@ -56,6 +58,7 @@ class Mirror:
         self.url, self.hub, self.prefix, self.name = url, hub, prefix, name or url
         self._patterns, self._since, self._token, self._tls = patterns, since, token, tls
         self._streams: dict[str, Stream] = {}
+        self._circular: dict[str, bool] = {}
         self._subscription: Subscription | None = None
         self._stopped = threading.Event()
         self.rows = 0
@@ -112,19 +115,33 @@ class Mirror:
         metadata = dict(batch.schema.metadata or {})
         name = metadata.pop(b"penstock.stream").decode()
         event = metadata.pop(b"penstock.ev", b"").decode()
+        root = metadata.pop(b"penstock.root", b"").decode()
+        if self._is_ours(name, root):
+            return
         seq = batch.column(arrow.SEQ)
         schema = pa.schema(list(batch.schema)[1:], metadata or None)
         rows = pa.RecordBatch.from_arrays(batch.columns[1:], schema=schema)
-        stream = self._streams.get(name) or self._make(name, event, schema, seq[0].as_py())
+        stream = self._streams.get(name) or self._make(name, event, schema, seq[0].as_py(), root)
         if not schema.equals(stream.schema) and not is_document(schema):
             stream.widen(schema)
         # One commit of rows and origin: either both are there after a crash, or none.
         stream.append(rows, origin=(self._who(name), seq[-1].as_py()))
         self.rows += batch.num_rows
 
-    def _make(self, name: str, event: str, schema: pa.Schema, since: int) -> Stream:
+    def _is_ours(self, name: str, root: str) -> bool:
+        """Whether a remote stream is a copy of one of this hub: plants in a circle would copy without end."""
+        if name not in self._circular:
+            created, _, known = root.partition(" ")
+            found = bool(known) and self.hub.streams.exists(known)
+            self._circular[name] = found and str(self.hub.streams.metadata(known).created_ns) == created
+            if self._circular[name]:
+                text = f"{name!r} of {self.url} is a copy of {known!r} of this hub, and is left out"
+                warnings.warn(text, PenstockWarning, stacklevel=4)
+        return self._circular[name]
+
+    def _make(self, name: str, event: str, schema: pa.Schema, since: int, root: str) -> Stream:
         local = self.prefix + name
-        attributes: dict[str, Any] = {_KNOWN: {"name": self.name, "stream": name, "since": since}}
+        attributes: dict[str, Any] = {_KNOWN: {"name": self.name, "stream": name, "since": since, "root": root}}
         if event:
             attributes["event"] = event
         if self.hub.streams.exists(local) and self.hub.streams.get(local).next_offset:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
+from penstock_tests.waiting import PATIENCE_S, until
 
 
 def url_of(process: subprocess.Popen[bytes]) -> str:
@@ -31,20 +31,12 @@ def lines(process: subprocess.Popen[bytes], count: int) -> list[Any]:
 
 def ended(process: subprocess.Popen[bytes], number: int) -> tuple[int, str]:
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE_S)
     return process.returncode, err.decode()
-
-
-def wait_until(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
-    until = time.monotonic() + timeout
-    while not (found := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 @pytest.fixture(scope="session")
 def kit() -> SimpleNamespace:
     """Helpers: tests of one folder cannot import from one another."""
     average = Path(__file__).parents[3] / "examples" / "avg.kg"
-    return SimpleNamespace(AVERAGE=average, url_of=url_of, lines=lines, ended=ended, wait_until=wait_until)
+    return SimpleNamespace(AVERAGE=average, url_of=url_of, lines=lines, ended=ended, wait_until=until)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import penstock as ps
+from penstock_tests.waiting import PATIENCE_S
 
 Call = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[bytes]]
@@ -28,14 +29,14 @@ def test_feed_tail_handle_tail_collect(spawn: Spawn, place: Path, kit: Any) -> N
     assert {bar["sym"] for bar in bars} == {"AAPL", "MSFT", "TSLA"}
     assert list(bars[0]) == ["ev", "sym", "v", "vw", "o", "c", "h", "l", "s", "e", "n", "z"]
 
-    node = spawn("plant", "handle", kit.AVERAGE, "--upstream", url, "--port", 0, XDG_DATA_HOME="xdg")
+    node = spawn("plant", "handle", kit.AVERAGE, "--upstream", url, "--port", 0, "--timeout", 60, XDG_DATA_HOME="xdg")
     below = spawn("tail", "--uri", kit.url_of(node))
     averages = kit.lines(below, 3)
     assert [list(message) for message in averages] == [["ev", "a"]] * 3
     assert all(message["ev"] == "AVG" and message["a"] > 0 for message in averages)
 
     found = spawn("collect", "--uri", url, "--into", "historical/minute", "--count", 30, "--json")
-    out, err = found.communicate(timeout=60)
+    out, err = found.communicate(timeout=PATIENCE_S)
     assert found.returncode == 0, err
     assert json.loads(out)["rows"] >= 30
     with ps.open(place / "penstock-data", create=False) as hub, ps.store.open(hub) as store:
@@ -64,7 +65,7 @@ def test_diff(call: Call, place: Path, kit: Any) -> None:
             stream.append([{"ev": "AM", "c": c} for c in closes])
     (place / "old.kg").write_text(kit.AVERAGE.read_text())
     (place / "new.kg").write_text(kit.AVERAGE.read_text().replace("+/a%#a", "(+/a%#a)+(#a)=1"))
-    args = ("plant", "diff", "old.kg", "new.kg", "--stream", "x", "--data", "h")
+    args = ("plant", "diff", "old.kg", "new.kg", "--stream", "x", "--data", "h", "--timeout", 60)
     found = call(*args)
     assert found.code == 1
     assert found.out == (

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.plant.handlers import Handler
+from penstock_tests.waiting import PATIENCE_S
 
 PAGE = (Path(__file__).parents[3] / "docs" / "handlers.md").read_text()
 BLOCKS = re.findall(r"^```klong\n(.*?)^```\n\n```json\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -29,7 +30,7 @@ def test_it_gives_what_stands_below_it(number: int, tmp_path: Path) -> None:
     path.write_text(program)
 
     async def run() -> list[Any]:
-        handler = Handler(path)
+        handler = Handler(path, timeout=PATIENCE_S)
         await handler.start()
         try:
             outcome = await handler(BARS)

@@ -185,4 +185,4 @@ def _said(status: bytes) -> dict[str, Any] | None:
         return error(406)
     if kind in ("slow_consumer", "conflated"):
         return error(407, text)
-    return error(500, text) if kind == "error" else None
+    return error(500, text) if kind in ("error", "unreadable") else None

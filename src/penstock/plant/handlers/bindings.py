@@ -11,13 +11,14 @@ Klong knows them as `ps_read` …; Python handlers import `penstock.plant.handle
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from typing import Any
 
 from penstock.plant.handlers.normal import messages, plain
 
-__all__ = ["ask", "bound", "cols", "publish", "query", "read", "settle", "taken"]
+__all__ = ["ask", "bound", "cols", "prepare", "publish", "query", "read", "settle", "taken"]
 
 _hub: Any = None
 _folder: str | None = None
@@ -28,6 +29,21 @@ def settle(folder: str | None) -> None:
     """Say where the hub is; opened at first use."""
     global _folder, _hub
     _folder, _hub = folder, None
+
+
+def prepare(program: bytes) -> None:
+    """Import and open what a program names: that takes longer than a call may, on a busy machine."""
+    with contextlib.suppress(Exception):  # said when it is used
+        if re.search(rb"\b(read|cols|query)\b|ps_(read|cols|query)", program) and _folder is not None:
+            import penstock.records
+
+            _streams()
+        if b"query" in program:
+            import duckdb  # noqa: F401
+
+            import penstock.store
+        if b"ask" in program:
+            import penstock.plant.ask  # noqa: F401
 
 
 def taken() -> list[tuple[str, list[dict[str, Any]]]]:

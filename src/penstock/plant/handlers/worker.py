@@ -111,6 +111,8 @@ class _Worker:
 
                     function, columns = python.load(spec, source)
                     made, answer = (function, columns, getattr(function, "__name__", "")), python.answer(spec)
+                if source is not None:
+                    bindings.prepare(source)
         except BaseException as error:
             return {"do": "failed", "failure": _failure(error)}
         self.function, self.columns, entry = made

@@ -1,9 +1,10 @@
 """The store's server on loopback: frames out and in, calls per second, beside the store in the same process.
 
 Server and client are processes of their own. `get`: one key's frame, held by the server, and read from the files at
-each call. `put`: frames of 4 MB, and of 100 rows, durable when the call returns. `calls`: `stats`, `ls`, and a read
-of 200 rows that are held. `memory`: four clients write and read as fast as they can against a budget of 48 MiB; what
-the process took beyond its start, at its peak, and how much of that was files mapped into memory.
+each call. `put`: frames of 4 MB, and of 100 rows, durable when the call returns. Of both also the server's CPU time,
+which other work on the machine changes less. `calls`: `stats`, `ls`, SQL, and a read of 200 rows that are held.
+`memory`: four clients write and read as fast as they can against a budget of 48 MiB; what the process took beyond its
+start, at its peak, and how much of that was files mapped into memory. About two minutes in all.
 
     python benchmarks/store_server.py [get put calls memory] [--rows 2000000] [--rounds 3] [--json FILE]
 """
@@ -63,6 +64,20 @@ def rate(act: Callable[[], int], least: float = 1.0) -> float:
 def micros(act: Callable[[], object], least: float = 0.5) -> float:
     """µs of a call, the mean over at least half a second."""
     return 1e6 / rate(lambda: (act(), 1)[1], least)
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def burnt(pid: int, act: Callable[[], int], least: float = 1.0) -> float:
+    """CPU time of a process in ms for each GB that `act` moves, over at least a second."""
+    before, done, began = cpu_seconds(pid), 0, time.perf_counter()
+    while time.perf_counter() - began < least:
+        done += act()
+    return (cpu_seconds(pid) - before) / done * 1e12
 
 
 def workload(url: str, seed: int) -> None:
@@ -129,6 +144,7 @@ def main() -> None:
         for first in range(0, options.rows, 500_000):
             store.write("t", frame(min(500_000, options.rows - first), first))
         store.write("t", frame(200, key="SMALL"))
+        store.write("small", frame(200))
         store.flush()
         process, url = serving(folder / "hub")
         client = ps.store.connect(url, timeout=600)
@@ -146,6 +162,11 @@ def main() -> None:
             }
             title = f"get of {here('t/A').nbytes / 1e6:.0f} MB"
             rows += show(title, rounds(sides, options.rounds), "MB/s", "client, frame held by the server")
+            sides = {
+                "frame held by the server": lambda: burnt(process.pid, lambda: int(client.read("t/A").nbytes)),
+                "read from the files each time": lambda: burnt(process.pid, fresh),
+            }
+            rows += show("get, the server's CPU", rounds(sides, options.rounds), "ms/GB", "frame held by the server")
         if "put" in options.parts:
             large, small = frame(65_536), frame(100)
             put: Callable[[Any, str, pa.Table], int] = lambda to, path, data: (to.write(path, data), data.nbytes)[1]  # noqa: E731
@@ -154,15 +175,19 @@ def main() -> None:
                 "no server: Store.write": lambda: rate(lambda: put(store, "q", large)) / 1e6,
             }
             rows += show(f"put of {large.nbytes / 1e6:.1f} MB frames", rounds(sides, options.rounds), "MB/s", "client")
+            sides = {"client": lambda: burnt(process.pid, lambda: put(client, "p", large))}
+            rows += show("put, the server's CPU", rounds(sides, options.rounds), "ms/GB", "client")
             sides = {
                 "client": lambda: micros(lambda: put(client, "r", small)),
                 "no server: Store.write": lambda: micros(lambda: put(store, "s", small)),
             }
             rows += show("put of 100 rows", rounds(sides, options.rounds), "us", "client")
         if "calls" in options.parts:
+            client.sql("select 1")  # its process is there
             calls: dict[str, Callable[[], object]] = {
                 "stats": client.stats,
                 "ls": client.ls,
+                "SQL over 200 rows": lambda: client.sql('select max(close) from "small"'),
                 "read of 200 rows, held": lambda: client.read("t/SMALL"),
                 "no server: Store.read of 200 rows": lambda: here("t/SMALL"),
             }

@@ -13,13 +13,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.clock import WALL, ManualClock
 from penstock.errors import StorageError
 from penstock.store.checkpoint import checkpoint_state, write_checkpoint
-from penstock.store.delta import DataFile, DeltaLog, State, add_action, remove_action, txn_action
+from penstock.store.delta import RETENTION, DataFile, DeltaLog, State, add_action, remove_action, txn_action
 from penstock.store.layout import Layout, delta_schema, stored
 
 SCHEMA = pa.schema([("symbol", pa.string()), ("ts_event", pa.int64())])
 LAYOUT = Layout.of(SCHEMA, "t")
+DAY = 86_400_000_000_000
 
 
 def made(folder: Path) -> DeltaLog:
@@ -102,6 +104,54 @@ def test_checkpoints_say_the_same(tmp_path: Path) -> None:
     other.create_checkpoint()  # theirs in place of ours
     theirs = DeltaLog(tmp_path).load()
     assert (theirs.files, theirs.transactions) == (state.files, state.transactions)
+
+
+def test_transactions_that_expire(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = WALL.now_ns()
+    clock = ManualClock(now - 40 * DAY)
+    monkeypatch.setattr("penstock.store.delta.WALL", clock)
+    log = DeltaLog(tmp_path)
+    log.create(delta_schema(stored(SCHEMA, LAYOUT), LAYOUT), ["date"], {RETENTION: "interval 30 days"})
+    for who in ("early", "again", "late"):
+        log.commit(log.load(), "WRITE", [txn_action(who, 1, expires=True), txn_action("ever", 9)], lambda _: True)
+        clock.advance(ns=9 * DAY)  # 40, 31 and 22 days ago
+    log.commit(log.load(), "WRITE", [txn_action("again", 2, expires=True)], lambda _: True)  # 13 days ago
+    assert log.load().transactions == {"early": 1, "ever": 9, "again": 2, "late": 1}
+    known = log.load()
+    clock.advance(ns=13 * DAY)
+    state = log.load()
+    assert state.transactions == {"ever": 9, "again": 2, "late": 1}
+    log.commit(known, "WRITE", [add_action(file("a"))], lambda _: True)
+    assert log.load(known).transactions == state.transactions  # also by way of a state from before
+    other = deltalake.DeltaTable(str(tmp_path))  # it sees the same
+    assert [other.transaction_version(who) for who in ("early", "again", "late", "ever")] == [None, 2, 1, 9]
+    write_checkpoint(tmp_path / "_delta_log", log.load())
+    assert DeltaLog(tmp_path).load().transactions == state.transactions
+    other.update_incremental()
+    other.create_checkpoint()
+    assert DeltaLog(tmp_path).load().transactions == state.transactions
+    monkeypatch.setattr("penstock.store.delta.WALL", ManualClock(now - 400 * DAY))  # a clock set back takes nothing
+    assert DeltaLog(tmp_path).load().transactions == state.transactions
+    clock.advance(ns=4000 * DAY)
+    monkeypatch.setattr("penstock.store.delta.WALL", clock)
+    assert DeltaLog(tmp_path).load().transactions == {"ever": 9}
+
+
+@pytest.mark.parametrize(
+    "text, milliseconds",
+    [("interval 30 days", 2_592_000_000), ("INTERVAL 1 week", 604_800_000), ("90 seconds", 90_000)],
+)
+def test_how_long_transactions_are_kept(text: str, milliseconds: int) -> None:
+    state = State(metadata={"configuration": {RETENTION: text}}, transactions={"a": 1}, heard={"a": 0})
+    assert state.without_expired(milliseconds - 1) is state
+    assert state.without_expired(milliseconds).transactions == {}
+
+
+@pytest.mark.parametrize("text", [None, "", "interval", "interval 1 month 2 days", "interval x days", "2 moons"])
+def test_what_is_no_interval_ends_nothing(text: str | None) -> None:
+    configuration = {} if text is None else {RETENTION: text}
+    state = State(metadata={"configuration": configuration}, transactions={"a": 1}, heard={"a": 0})
+    assert state.without_expired(2**62) is state
 
 
 def test_damaged_checkpoints(tmp_path: Path) -> None:

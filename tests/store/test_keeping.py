@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import penstock.store
+from penstock.clock import WALL, ManualClock
 from penstock.errors import CorruptFile, DiskFull, PenstockWarning, StorageError, UsageError
 from penstock.store import Store, Table
 from penstock.store.checkpoint import last_version
@@ -117,7 +118,8 @@ def test_a_roller_without_the_lock_conflicts(store: Store, monkeypatch: pytest.M
 
     table, other = store.table("t"), penstock.store.open(store.hub.path).table("t")
     store.write("t", rows(0))
-    real, met = module.files_of, []
+    real = module.files_of
+    met: list[int] = []
 
     def meanwhile(table: Table, found: pa.Table) -> object:
         if not met:
@@ -149,6 +151,40 @@ def test_small_files_become_large_ones(store: Store) -> None:
     assert len(files_of(table)) == 2
     with pytest.raises(UsageError, match="in grace"):
         vacuum(table, grace="soon")
+
+
+def test_the_grace_counts_from_the_removal(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when the removal is in a checkpoint of a later day, and the files are old."""
+    table = store.table("t")
+    day = 86_400_000_000_000
+    for first in range(0, 300, 100):
+        store.write("t", rows(first))
+        store.flush()
+    for path in files_of(table):
+        os.utime(path, (0, 0))
+    compact(table, everything=True)
+    clock = ManualClock(WALL.now_ns() + 2 * day)
+    for module in ("compact", "delta"):
+        monkeypatch.setattr(f"penstock.store.{module}.WALL", clock)
+    assert checkpoint(table, commits=1)
+    for path in (table.folder / "_delta_log").glob("*.json"):
+        path.unlink()
+    assert vacuum(table, grace="3d") == 0
+    assert len(files_of(table)) == 4
+    clock.advance(ns=2 * day)
+    assert vacuum(table, grace="3d") == 3
+    store.write("t", rows(300))
+    store.flush()
+    assert checkpoint(table, commits=1)
+    last = table.folder / "_delta_log" / f"{last_version(table.folder / '_delta_log'):020}.checkpoint.parquet"
+    assert set(pq.read_table(last)["remove"].to_pylist()) == {None}  # what is gone is not remembered
+    clock.advance(ns=8 * day)
+    store.write("t", rows(400))
+    store.flush()
+    assert table.state().removed == {}  # nor by a process that goes on for ever
+    for late in (lambda: vacuum(table, grace="8d"), lambda: store.maintain(grace="8d")):
+        with pytest.raises(UsageError, match="expected a week at most, got '8d' - in grace"):
+            late()
 
 
 def test_a_correction_does_not_rewrite_a_large_file(store: Store) -> None:
@@ -257,6 +293,49 @@ def test_checkpoints(store: Store) -> None:
     assert deltalake.DeltaTable(str(table.folder)).to_pyarrow_table().num_rows == 6
 
 
+def test_many_writers_leave_a_bounded_log(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """600 connections and two named sources over 40 days: those of the last 30 days are remembered, and the named."""
+    clock = ManualClock(WALL.now_ns() - 40 * 86_400_000_000_000)
+    monkeypatch.setattr("penstock.store.delta.WALL", clock)
+    store.create("m/u", SCHEMA)
+    table = store.table("m/u")
+    table.write(rows(0, 1), origin=("bars.csv", 7))
+    at = 1
+    sizes = []
+    for day in range(40):
+        for who in range(15):
+            table.write(rows(at, 1), origin=(f"client/{day}.{who}", 1))
+            at += 1
+        table.write(rows(at, 1), origin=("feed", day))
+        at += 1
+        roll(table, force=True)
+        checkpoint(table, commits=10)
+        clock.advance(ns=86_400_000_000_000)
+        if (last := last_version(table.folder / "_delta_log")) is not None:
+            path = table.folder / "_delta_log" / f"{last:020}.checkpoint.parquet"
+            sizes.append(sum(row is not None for row in pq.read_table(path)["txn"].to_pylist()))
+    assert max(sizes) <= 1 + 2 + 31 * 15  # the offset, the named, a month's connections
+    table.stream.seal()
+    table.write(rows(at, 1))
+    at += 1
+    roll(table, force=True)
+    assert checkpoint(table, commits=1)
+    for path in (table.folder / "_delta_log").glob("*.json"):  # as when they are old enough
+        path.unlink()
+    for _ in range(2):
+        with penstock.store.open(store.hub.path) as mine:
+            again = mine.table("m/u")
+            assert again.stream.first_offset == at - 1  # the log itself has forgotten who wrote
+            assert len(again.state().transactions) <= 1 + 2 + 31 * 15
+            assert again.rolled(again.state()) == at
+            assert again.last_origin("bars.csv") == (7, 0)
+            assert again.last_origin("feed") == (39, 0)
+            assert again.last_origin("client/39.9") == (1, 0)
+            assert again.last_origin("client/0.0") is None
+            assert again.read().num_rows == at
+        deltalake.DeltaTable(str(table.folder)).create_checkpoint()  # theirs in place of ours
+
+
 def test_what_other_programs_do_to_the_table(store: Store) -> None:
     table = store.table("t")
     for first in range(3):
@@ -287,14 +366,14 @@ def test_another_program_compacts_at_the_same_time(store: Store, monkeypatch: py
     for first in range(3):
         store.write("t", rows(first * 10, 10))
         store.flush()
-    real = module._merged
+    real = module.rewritten
 
     def meanwhile(*arguments: Any) -> Any:
         found = real(*arguments)
         deltalake.DeltaTable(str(table.folder)).optimize.compact()
         return found
 
-    monkeypatch.setattr(module, "_merged", meanwhile)
+    monkeypatch.setattr(module, "rewritten", meanwhile)
     assert compact(table, everything=True).partitions == 0
     assert sorted(table.read(revisions=True)["n"].to_pylist()) == list(range(30))
     assert len(table.state().files) == 1

@@ -9,11 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import penstock.store
+from penstock.errors import KeyNotFound
 from penstock.store.compact import checkpoint, compact, vacuum
 from penstock.store.roll import roll
 
@@ -50,6 +52,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.store = penstock.store.open(self.folder)
         self.table = self.store.create("m/t", SCHEMA)
         self.written: list[tuple[int, tuple[Any, ...]]] = []  # (known, row) in the order of writing
+        self.dropped: dict[str, int] = {}  # key → how many were written when it was dropped
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -76,6 +79,24 @@ class StoreMachine(RuleBasedStateMachine):
     def compact(self, everything: bool, file_rows: int) -> None:
         compact(self.table, everything=everything, min_files=2, file_rows=file_rows)
 
+    @rule(key=st.sampled_from(KEYS))
+    def drop_key(self, key: str) -> None:
+        if key in self.there():
+            self.store.drop(f"m/t/{key}")
+            self.dropped[key] = len(self.written)
+        else:
+            with pytest.raises(KeyNotFound):
+                self.store.drop(f"m/t/{key}")
+
+    def left(self) -> list[tuple[int, int, tuple[Any, ...]]]:
+        """(offset, known, row) of what was not dropped."""
+        found = [(at, known, row) for at, (known, row) in enumerate(self.written)]
+        return [(at, known, row) for at, known, row in found if at >= self.dropped.get(row[0], 0)]
+
+    def there(self) -> list[str]:
+        """Keys that have rows."""
+        return sorted({row[0] for _, _, row in self.left()})
+
     @rule()
     def vacuum(self) -> None:
         vacuum(self.table, grace=0)
@@ -91,7 +112,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.table = self.store.table("m/t")
 
     def expected(self, key: str | None, low: int, high: int, as_of: int | None = None) -> list[tuple[Any, ...]]:
-        latest = {row[:2]: row for known, row in self.written if as_of is None or known <= as_of}
+        latest = {row[:2]: row for _, known, row in self.left() if as_of is None or known <= as_of}
         return [bits(latest[at]) for at in sorted(latest) if low <= at[1] < high and (key is None or at[0] == key)]
 
     def rows(self, table: pa.Table) -> list[tuple[Any, ...]]:
@@ -104,10 +125,10 @@ class StoreMachine(RuleBasedStateMachine):
         if hasattr(self, "table"):
             assert self.rows(self.table.read()) == self.expected(None, START, 2**62)
 
-    @precondition(lambda self: self.written)
+    @precondition(lambda self: self.there())
     @rule(data=st.data())
     def read_some(self, data: st.DataObject) -> None:
-        key = data.draw(st.sampled_from(sorted({row[0] for _, row in self.written})))
+        key = data.draw(st.sampled_from(self.there()))
         low, high = sorted(data.draw(st.tuples(st.integers(-1, 6), st.integers(-1, 6))))
         low, high = START + low * DAY // 3, START + high * DAY // 3
         as_of = data.draw(st.one_of(st.none(), st.sampled_from([known for known, _ in self.written])))
@@ -124,20 +145,34 @@ class StoreMachine(RuleBasedStateMachine):
             for r in found.to_pylist()
             for k, o in [(r["ts_known"], r["_offset"])]
         ]
-        wanted = [(known, at, bits(row)) for at, (known, row) in enumerate(self.written)]
+        kept = self.revisions()
+        wanted = [(known, at, bits(row)) for at, known, row in self.left() if at in kept]
         assert sorted(rows, key=lambda row: row[1]) == wanted
-        for key in {row[0] for _, row in self.written}:
+        for key in self.there():
             one = self.table.read(key, revisions=True, columns=["_offset"])["_offset"].to_pylist()
-            assert sorted(one) == [at for at, (_, row) in enumerate(self.written) if row[0] == key]
+            assert sorted(one) == [at for at in kept if self.written[at][1][0] == key]
         assert found["_offset"].to_pylist() == [
-            at for _, at in sorted(((*row[:2], at), at) for at, (_, row) in enumerate(self.written))
+            at for _, at in sorted(((*self.written[at][1][:2], at), at) for at in kept)
         ]
+
+    def revisions(self) -> list[int]:
+        """Offsets of the rows that say something else than the one before them."""
+        said: dict[tuple[Any, ...], tuple[Any, ...]] = {}
+        found = []
+        for at, _, row in self.left():
+            if said.get(row[:2]) != bits(row):
+                found.append(at)
+            said[row[:2]] = bits(row)
+        return found
 
     @precondition(lambda self: self.written)
     @rule()
     def counts(self) -> None:
-        keys = [row[0] for _, row in self.written]
-        assert self.table.counts() == {key: keys.count(key) for key in keys}
+        counts, kept = self.table.counts(), self.revisions()
+        assert sorted(counts) == self.there()
+        for key, count in counts.items():
+            rows = [at for at, _, row in self.left() if row[0] == key]
+            assert len(set(kept) & set(rows)) <= count <= len(rows)
 
 
 TestStore = StoreMachine.TestCase

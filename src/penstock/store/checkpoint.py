@@ -13,7 +13,6 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from penstock.clock import WALL
 from penstock.errors import StorageError
 from penstock.log.disk import replacing, storage
 from penstock.store.delta import State
@@ -60,7 +59,6 @@ _SCHEMA: Final = pa.schema(
         "protocol": pa.struct({"minReaderVersion": pa.int32(), "minWriterVersion": pa.int32()}),
     }
 )
-_DAY_MS: Final = 86_400_000
 
 
 def last_version(log: Path) -> int | None:
@@ -87,7 +85,7 @@ def read_checkpoint(log: Path, version: int, where: str) -> State:
 def checkpoint_state(source: Any, version: int, where: str) -> State:
     """The state in a checkpoint that is open. Raises StorageError."""
     try:
-        rows = pq.read_table(source).to_pylist()
+        rows = pq.ParquetFile(source).read(use_threads=False).to_pylist()  # half the time of `read_table`
     except pa.ArrowException as error:
         raise StorageError(
             expected=f"the checkpoint of version {version}",
@@ -131,15 +129,17 @@ def _listed(action: dict[str, Any]) -> dict[str, Any]:
 
 def write_checkpoint(log: Path, state: State) -> None:
     """Write a checkpoint of `state`, durably, and say that it is the last."""
-    now = WALL.now_ns() // 1_000_000
     rows: list[dict[str, Any]] = [{"protocol": state.protocol}, {"metaData": _listed(state.metadata)}]
-    rows += [{"txn": {"appId": app, "version": v, "lastUpdated": now}} for app, v in state.transactions.items()]
+    rows += [
+        {"txn": {"appId": app, "version": version, "lastUpdated": state.heard.get(app)}}
+        for app, version in state.transactions.items()
+    ]
     rows += [{"add": _listed(add)} for add in state.adds.values()]
-    # Other writers' vacuum goes by these; ours by what the state does not name.
+    # By these a vacuum, ours or another's, knows since when a file is dead; when it is gone, nobody asks any more.
     rows += [
         {"remove": {"path": path, "deletionTimestamp": at, "dataChange": False, "extendedFileMetadata": False}}
         for path, at in state.removed.items()
-        if at > now - _DAY_MS
+        if (log.parent / path).exists()
     ]
     table = pa.Table.from_pylist(rows, _SCHEMA)
     with storage(log, "a checkpoint"):

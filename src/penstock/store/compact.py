@@ -1,9 +1,9 @@
 """Keeping a table quick: many small data files become few large ones, dead files go, the log gets checkpoints.
 
 Compaction merges, within a partition, the files that are small beside those written before, so that a row is rewritten
-about log2(partition / roll) times however many rolls and corrections there are. All revisions stay. Readers keep what
-they have begun with: a replaced file is removed only `grace` later, and who comes later still starts again from the
-newer state.
+about log2(partition / roll) times however many rolls and corrections there are. All revisions stay; what only repeats
+the one before goes (`repeats`). Readers keep what they have begun with: a replaced file is removed only `grace` later,
+and who comes later still starts again from the newer state.
 """
 
 from __future__ import annotations
@@ -15,18 +15,21 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from penstock.clock import WALL, duration_ns
-from penstock.errors import CorruptFile, PenstockWarning
+from penstock.errors import CorruptFile, PenstockWarning, UsageError
 from penstock.log.disk import storage
-from penstock.store.delta import DataFile, State, add_action, remove_action
-from penstock.store.layout import TIME
+from penstock.store.delta import KEEP_REMOVED_MS, DataFile, State, add_action, remove_action
+from penstock.store.layout import OFFSET, TIME
 from penstock.store.merge import order_of
 from penstock.store.parts import write_part
+from penstock.store.repeats import repeated
 from penstock.store.roll import as_stored, locked
-from penstock.store.table import EVER, Table
+from penstock.store.table import Table
+from penstock.store.wish import EVER
 
-__all__ = ["Compacted", "checkpoint", "compact", "due", "vacuum"]
+__all__ = ["Compacted", "checkpoint", "compact", "due", "grace_ns", "rewritten", "vacuum"]
 
 MIN_FILES: Final = 4
 FILE_ROWS: Final = 2_000_000  # a file of half of that is full
@@ -110,7 +113,7 @@ def compact(
         total = sum(file.rows for group in groups for file in group)
         for group in groups:
             try:
-                files = _merged(table, group, file_rows)
+                files = rewritten(table, group, state, file_rows)
             except CorruptFile as error:
                 warnings.warn(f"{error}", PenstockWarning, stacklevel=2)
                 continue
@@ -134,28 +137,46 @@ def compact(
     return done
 
 
-def _merged(table: Table, group: list[DataFile], file_rows: int) -> list[DataFile]:
-    """The rows of some files as sorted ones of at most about `file_rows`, cut between keys."""
+def rewritten(
+    table: Table, group: list[DataFile], state: State, file_rows: int, *, without: str | None = None
+) -> list[DataFile]:
+    """The rows of some files of a partition as sorted ones of at most about `file_rows`, cut between keys.
+
+    Takes   without: a key whose rows are left out.
+    """
     layout, schema = table.layout, table.stored_schema()
     pieces = []
     for file in group:
         found = table.parts.read(file, None, *EVER, schema.names)
-        if found is not None:
+        if found is not None and without is not None:
+            found = found.filter(pc.not_equal(found.column(layout.key), without))
+        if found is not None and found.num_rows:
             found = found.append_column(TIME, found.column(layout.time))
             pieces.append(as_stored(found, pa.schema([*schema, pa.field(TIME, pa.int64())]), table))
+    if not pieces:
+        return []
     rows = pa.concat_tables(pieces)
-    rows = rows.take(pa.array(order_of(rows, layout, one_key=False)[0])).select(schema.names)
+    order, last = order_of(rows, layout, one_key=False)
+    again = repeated(rows, order, last, layout, told=table.may_be_told, between=_others(group, state))
+    rows = rows.take(pa.array(order[~again])).select(schema.names)
     partition = next(iter(group[0].partition.values()), None)
     if rows.num_rows <= file_rows:
         return [write_part(table.parts.files, rows, layout, partition)]
     keys = rows.column(layout.key).combine_chunks()
-    runs = pa.compute.run_end_encode(keys, run_end_type=pa.int64()).run_ends.to_pylist()
+    runs = pc.run_end_encode(keys, run_end_type=pa.int64()).run_ends.to_pylist()
     files, start = [], 0
     for at, stop in enumerate(runs):
         if at + 1 == len(runs) or runs[at + 1] - start > file_rows:
             files.append(write_part(table.parts.files, rows.slice(start, stop - start), layout, partition))
             start = stop
     return files
+
+
+def _others(group: list[DataFile], state: State) -> list[tuple[int, int]]:
+    """The offsets, first and last, of each other file of the partition; all there are for one that does not say."""
+    mine, partition = {file.path for file in group}, group[0].partition
+    others = [file for path, file in state.files.items() if path not in mine and file.partition == partition]
+    return [(file.low.get(OFFSET, EVER[0]), file.high.get(OFFSET, EVER[1])) for file in others]
 
 
 def checkpoint(table: Table, *, commits: int = CHECKPOINT_COMMITS) -> bool:
@@ -169,12 +190,21 @@ def checkpoint(table: Table, *, commits: int = CHECKPOINT_COMMITS) -> bool:
         return True
 
 
+def grace_ns(grace: Any) -> int:
+    """How long replaced files stay, in ns. Raises UsageError."""
+    found = duration_ns(grace, name="grace")
+    if found > KEEP_REMOVED_MS * 1_000_000:
+        raise UsageError(expected="a week at most", got=repr(grace), where="in grace")
+    return found
+
+
 def vacuum(table: Table, *, grace: Any = GRACE) -> int:
     """Remove files that no state names and that are older than `grace`; returns how many.
 
     A reader of this package that still wanted one starts again from the newer state; other programs need the grace.
+    Raises  UsageError for a grace of more than a week: since when a file is dead is not remembered for longer.
     """
-    oldest = WALL.now_ns() - duration_ns(grace, name="grace")
+    oldest = WALL.now_ns() - grace_ns(grace)
     with locked(table), storage(table.folder, "the removal of files"):
         state = table.log.load()
         table.put_state(state)

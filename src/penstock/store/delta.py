@@ -16,9 +16,9 @@ import json
 import os
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.parse import quote, unquote
 
 from penstock.clock import WALL
@@ -26,9 +26,19 @@ from penstock.errors import StorageError
 from penstock.log.disk import storage, sync_folder
 from penstock.store.files import Files, LocalFiles
 
-__all__ = ["DataFile", "DeltaLog", "State", "add_action", "remove_action", "txn_action"]
+__all__ = ["KEEP_REMOVED_MS", "RETENTION", "DataFile", "DeltaLog", "State", "add_action", "remove_action", "txn_action"]
 
 READER, WRITER = 1, 2
+RETENTION: Final = "delta.setTransactionRetentionDuration"
+KEEP_REMOVED_MS: Final = 604_800_000  # a week, Delta's own rule
+_INTERVAL_MS: Final = {
+    "millisecond": 1,
+    "second": 1000,
+    "minute": 60_000,
+    "hour": 3_600_000,
+    "day": 86_400_000,
+    "week": 604_800_000,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +78,12 @@ class State:
     protocol: dict[str, Any] = field(default_factory=dict)
     removed: dict[str, int] = field(default_factory=dict)  # path → when, ms
     adds: dict[str, dict[str, Any]] = field(default_factory=dict)  # the actions themselves, for a checkpoint
+    heard: dict[str, int] = field(default_factory=dict)  # transactions that expire → when they last wrote, ms
 
     def advanced(self, version: int, actions: Iterable[dict[str, Any]], where: str) -> State:
         """This table after a commit. Raises StorageError for one that needs a newer reader."""
         files, transactions, removed = dict(self.files), dict(self.transactions), dict(self.removed)
-        adds, metadata, protocol = dict(self.adds), self.metadata, self.protocol
+        adds, heard, metadata, protocol = dict(self.adds), dict(self.heard), self.metadata, self.protocol
         for action in actions:
             if found := action.get("add"):
                 file = DataFile.of(found, where)
@@ -85,6 +96,9 @@ class State:
                 removed[path] = found.get("deletionTimestamp") or 0
             elif found := action.get("txn"):
                 transactions[found["appId"]] = found["version"]
+                heard.pop(found["appId"], None)
+                if (at := found.get("lastUpdated")) is not None:
+                    heard[found["appId"]] = at
             elif found := action.get("metaData"):
                 metadata = found
             elif found := action.get("protocol"):
@@ -96,7 +110,33 @@ class State:
                         where=where,
                         hint="another program has changed it; read it with deltalake",
                     )
-        return State(version, files, transactions, metadata, protocol, removed, adds)
+        return State(version, files, transactions, metadata, protocol, removed, adds, heard)
+
+    def without_expired(self, now_ms: int) -> State:
+        """This table without what it need not remember: files removed longer ago than KEEP_REMOVED_MS, and transactions
+        that last wrote longer ago than its property RETENTION says.
+
+        A transaction without a time never expires, nor does any in a table without that property, as for every Delta
+        reader.
+        """
+        keep = _interval_ms((self.metadata.get("configuration") or {}).get(RETENTION))
+        gone = () if keep is None else {app for app, at in self.heard.items() if at <= now_ms - keep}
+        dead = [path for path, at in self.removed.items() if at <= now_ms - KEEP_REMOVED_MS]
+        if not gone and not dead:
+            return self
+        left = {app: version for app, version in self.transactions.items() if app not in gone}
+        heard = {app: at for app, at in self.heard.items() if app in left}
+        removed = {path: at for path, at in self.removed.items() if at > now_ms - KEEP_REMOVED_MS}
+        return replace(self, transactions=left, heard=heard, removed=removed)
+
+
+def _interval_ms(text: str | None) -> int | None:
+    """Milliseconds of "interval 30 days"; None for what is none (Delta takes more; what is not known never ends)."""
+    words = (text or "").lower().removeprefix("interval").split()
+    if len(words) != 2 or not words[0].isdigit():
+        return None
+    unit = _INTERVAL_MS.get(words[1].removesuffix("s"))
+    return None if unit is None else int(words[0]) * unit
 
 
 def add_action(file: DataFile, *, data_change: bool = True) -> dict[str, Any]:
@@ -128,9 +168,13 @@ def remove_action(file: DataFile, *, data_change: bool = True) -> dict[str, Any]
     }
 
 
-def txn_action(app: str, version: int) -> dict[str, Any]:
-    """The action that records how far a writer has come, in the same commit as its files."""
-    return {"txn": {"appId": app, "version": version, "lastUpdated": WALL.now_ns() // 1_000_000}}
+def txn_action(app: str, version: int, *, expires: bool = False) -> dict[str, Any]:
+    """The action that records how far a writer has come, in the same commit as its files.
+
+    Takes   expires: whether it may be forgotten, RETENTION after its last; other programs keep to that, too.
+    """
+    time = {"lastUpdated": WALL.now_ns() // 1_000_000} if expires else {}
+    return {"txn": {"appId": app, "version": version, **time}}
 
 
 class DeltaLog:
@@ -147,15 +191,15 @@ class DeltaLog:
     def load(self, known: State | None = None) -> State:
         """The newest state. Cost: one failed open when `known` is it, else about 0.1 ms per commit since."""
         state = known if known is not None else self._start()
-        version = state.version
+        now_ms, version = WALL.now_ns() // 1_000_000, state.version
         actions: list[dict[str, Any]] = []
         while (found := self._commit_at(version + 1)) is not None:
             version += 1
             actions += found
         if version == state.version:
-            return state
+            return state if known is not None else state.without_expired(now_ms)
         try:
-            return state.advanced(version, actions, str(self.folder))
+            return state.advanced(version, actions, str(self.folder)).without_expired(now_ms)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             got = f"{type(error).__name__}: {error}"
             raise self._damaged(f"actions of Delta in commit {version} and before", got) from error
@@ -246,7 +290,8 @@ class DeltaLog:
                 self._link(state.version + 1, lines)
             except _Taken:
                 continue
-            return state.advanced(state.version + 1, actions, str(self.folder))
+            made = state.advanced(state.version + 1, actions, str(self.folder))
+            return made.without_expired(WALL.now_ns() // 1_000_000)
 
     def checkpoint(self, state: State, keep_ns: int) -> None:
         """Write a checkpoint of `state`, and drop commits before it that are older than `keep_ns`."""

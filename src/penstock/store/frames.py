@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from penstock.errors import UsageError
 
-__all__ = ["converted", "library"]
+__all__ = ["converted", "library", "row_bytes"]
 
 
 def library(name: str, purpose: str) -> Any:
@@ -36,3 +36,14 @@ def converted(table: pa.Table, to: str) -> Any:
         library("pandas", 'to="pandas"')
         return table.to_pandas()
     raise UsageError(expected="'arrow', 'polars' or 'pandas'", got=repr(to), where="in to")
+
+
+def row_bytes(schema: pa.Schema) -> int:
+    """About how many bytes a row takes in memory: fixed widths, and 24 for what has none."""
+    total = 0
+    for field in schema:
+        try:
+            total += (int(field.type.bit_width) + 7) // 8
+        except ValueError:
+            total += 24
+    return total

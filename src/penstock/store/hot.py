@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from penstock.log import Chunk, Stream
 from penstock.log.lock import at_fork
 from penstock.records import event_times
+from penstock.store.columns import settled, values_type
 from penstock.store.layout import KNOWN, OFFSET, TIME, Layout
 
 __all__ = ["Tail", "with_system"]
@@ -33,7 +34,12 @@ def with_system(chunk: Chunk, layout: Layout) -> pa.Table:
 
     Rows without a key or a time, which an adopted stream may have, are not in the table.
     """
-    batch, known, offsets = chunk.batch, pa.array(chunk.created), pa.array(np.arange(chunk.first, chunk.stop))
+    batch = chunk.batch
+    types = [settled(type_) for type_ in batch.schema.types]
+    if types != batch.schema.types:  # of an adopted stream; a table's own has none
+        columns = [column.cast(type_) for column, type_ in zip(batch.columns, types, strict=True)]
+        batch = pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    known, offsets = pa.array(chunk.created), pa.array(np.arange(chunk.first, chunk.stop))
     key, time = (batch.column(batch.schema.get_field_index(name)) for name in (layout.key, layout.time))
     if key.null_count or time.null_count:
         there = pc.and_(key.is_valid(), time.is_valid())
@@ -65,7 +71,7 @@ class _Rows:
         column = self.table.column(self._key)
         self._asked += 1
         if self.table.num_rows < _INDEXED or (self._asked < _WORTH and self._map is None):
-            wanted = pa.array(keys, pa.string()).cast(_plain(column.type))
+            wanted = pa.array(keys, pa.string()).cast(values_type(column.type))
             found = pc.equal(column, wanted[0]) if len(keys) == 1 else pc.is_in(column, wanted)
             return self.table.filter(found)
         if self._map is None:
@@ -76,10 +82,6 @@ class _Rows:
             return self.table.slice(0, 0)
         rows = places[0] if len(places) == 1 else np.sort(np.concatenate(places))
         return self.table.take(pa.array(rows))
-
-
-def _plain(type_: pa.DataType) -> pa.DataType:
-    return type_.value_type if pa.types.is_dictionary(type_) else type_
 
 
 def _map(column: pa.ChunkedArray) -> tuple[dict[str, int], NDArray[np.intp], NDArray[np.intp]]:

@@ -20,8 +20,9 @@ from pyarrow import types
 
 from penstock.errors import SchemaMismatch, UsageError
 from penstock.records.describe import near, type_name
+from penstock.store.columns import carrier, delta_struct, delta_type, values_type
 
-__all__ = ["KNOWN", "OFFSET", "TIME", "Layout", "carrier", "delta_schema", "restored", "stored", "taken_name"]
+__all__ = ["KNOWN", "OFFSET", "TIME", "Layout", "delta_schema", "stored", "taken_name"]
 
 KNOWN: Final = "ts_known"
 OFFSET: Final = "_offset"
@@ -34,7 +35,7 @@ _RESERVED: Final = (OFFSET, TIME)
 class Layout:
     """What is said when a table is made, and never changes.
 
-    key        text column that keys are; time  event time column (int64 ns, or a timestamp)
+    key        text column that keys are; time  event time column (int64 ns, a timestamp, or a date: midnight in UTC)
     identity   columns that, with key and time, tell rows apart: ("sequence",) for trades
     rows       "latest": of rows with one identity the last known counts; "all": every row stands for itself
     partition  of files: "day", "month", "year" (UTC, of the event time) or "none"
@@ -70,7 +71,7 @@ class Layout:
                     expected=f"a {role} column `{name}`",
                     got=f"columns {', '.join(schema.names)}",
                     where=f"in table {table!r}",
-                    hint=f"set {role}=" + (f"{close!r}" if close else f"one of {', '.join(schema.names)}"),
+                    hint=f"set {role}=" + (f"{close!r}" if close else f"one of {', '.join(schema.names) or 'none'}"),
                     column=name,
                 )
         found._check_types(schema, table)
@@ -78,11 +79,13 @@ class Layout:
         return cls(found.key, found.time, found.identity, found.rows, found.partition, date)
 
     def _check_types(self, schema: pa.Schema, table: str) -> None:
-        key, time = _plain(schema.field(self.key).type), schema.field(self.time).type
+        key, time = values_type(schema.field(self.key).type), schema.field(self.time).type
         if not (types.is_string(key) or types.is_large_string(key) or types.is_string_view(key)):
             raise self._wrong(self.key, "text", key, table, "cast the column to string")
-        if not (types.is_int64(time) or types.is_timestamp(time)):
-            raise self._wrong(self.time, "int64 nanoseconds or a timestamp", time, table, "cast the column to int64")
+        if not (types.is_int64(time) or types.is_timestamp(time) or types.is_date32(time)):
+            raise self._wrong(
+                self.time, "int64 nanoseconds, a timestamp or a date", time, table, "cast the column to int64"
+            )
         for name in self.identity:
             type_ = schema.field(name).type
             if types.is_floating(type_) or types.is_nested(type_):
@@ -151,89 +154,6 @@ def taken_name(field: pa.Field, table: str) -> SchemaMismatch:
     )
 
 
-def _plain(type_: pa.DataType) -> pa.DataType:
-    return type_.value_type if types.is_dictionary(type_) else type_
-
-
-_CARRIERS: Final = [
-    (types.is_uint8, pa.int16()),
-    (types.is_uint16, pa.int32()),
-    (types.is_uint32, pa.int64()),
-    (types.is_uint64, pa.decimal128(20, 0)),
-    (types.is_float16, pa.float32()),
-    (types.is_time32, pa.int32()),
-    (types.is_time64, pa.int64()),
-    (types.is_duration, pa.int64()),
-    (types.is_date64, pa.int64()),
-    (types.is_large_string, pa.string()),
-    (types.is_string_view, pa.string()),
-    (types.is_large_binary, pa.binary()),
-    (types.is_binary_view, pa.binary()),
-    (types.is_fixed_size_binary, pa.binary()),
-]
-_DELTA: Final = [
-    (types.is_int8, "byte"),
-    (types.is_int16, "short"),
-    (types.is_int32, "integer"),
-    (types.is_int64, "long"),
-    (types.is_float32, "float"),
-    (types.is_float64, "double"),
-    (types.is_boolean, "boolean"),
-    (types.is_string, "string"),
-    (types.is_binary, "binary"),
-    (types.is_date32, "date"),
-    (types.is_timestamp, "timestamp"),
-]
-
-
-def carrier(field: pa.Field, table: str = "") -> pa.DataType:
-    """The type that files hold for a column: Delta has fewer than Arrow, and nothing may change on the way.
-
-    Raises  SchemaMismatch for a type that has none (unions, nested types of what Delta lacks).
-    """
-    type_ = _plain(field.type)
-    if types.is_timestamp(type_):
-        # Delta's timestamps are whole microseconds in UTC: others travel as numbers.
-        return pa.timestamp("us", "UTC") if type_.unit == "us" and type_.tz else pa.int64()
-    for test, found in _CARRIERS:
-        if test(type_):
-            return found
-    if types.is_fixed_size_list(type_) or types.is_list(type_) or types.is_large_list(type_):
-        return pa.list_(carrier(type_.value_field, table))
-    if _delta_type(type_) is not None:
-        return type_
-    raise SchemaMismatch(
-        expected="a type that a table can hold",
-        got=type_name(field.type),
-        where=f"at `{field.name}`" + (f", in table {table!r}" if table else ""),
-        hint="numbers, text, bytes, dates, times, lists and structs of them; cast the column, or leave it out",
-        column=field.name,
-    )
-
-
-def _delta_type(type_: pa.DataType) -> Any:
-    """The type in Delta's schema, None when it has none."""
-    for test, name in _DELTA:
-        if test(type_):
-            return name
-    if types.is_decimal128(type_):
-        return f"decimal({type_.precision},{type_.scale})" if type_.scale >= 0 else None
-    if types.is_list(type_):
-        inner = _delta_type(type_.value_type)
-        return None if inner is None else {"type": "array", "elementType": inner, "containsNull": True}
-    if types.is_struct(type_):
-        inners = [_delta_type(child.type) for child in type_.fields]
-        if None in inners:
-            return None
-        return _struct([(child.name, inner, True) for child, inner in zip(type_.fields, inners, strict=True)])
-    return None
-
-
-def _struct(fields: list[tuple[str, Any, bool]]) -> dict[str, Any]:
-    found = [{"name": name, "type": type_, "nullable": null, "metadata": {}} for name, type_, null in fields]
-    return {"type": "struct", "fields": found}
-
-
 def stored(schema: pa.Schema, layout: Layout) -> pa.Schema:
     """Columns of a data file, for rows of `schema`."""
     fields = []
@@ -248,16 +168,5 @@ def stored(schema: pa.Schema, layout: Layout) -> pa.Schema:
 def delta_schema(files: pa.Schema, layout: Layout) -> str:
     """Delta's text for a table whose files have schema `files`."""
     # Nothing is "not null" there: a Delta writer must then enforce it, for which it needs a newer protocol.
-    fields = [(field.name, _delta_type(field.type), True) for field in files]
-    return json.dumps(_struct(fields + [(name, "date", True) for name in layout.partition_columns]))
-
-
-def restored(column: pa.ChunkedArray | pa.Array, type_: pa.DataType) -> pa.ChunkedArray | pa.Array:
-    """A column from a file, as the type it came with. Cost: nothing when they are equal."""
-    if column.type.equals(type_):
-        return column
-    if types.is_decimal(column.type) or types.is_fixed_size_list(type_):
-        return column.cast(type_)
-    if types.is_dictionary(type_):
-        return column.cast(type_.value_type).dictionary_encode().cast(type_)
-    return column.cast(type_)
+    fields = [(field.name, delta_type(field.type), True) for field in files]
+    return json.dumps(delta_struct(fields + [(name, "date", True) for name in layout.partition_columns]))

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from penstock.store.layout import KNOWN, OFFSET, TIME, Layout
+from penstock.store.repeats import repeated
 
 __all__ = ["ints", "merged", "order_of", "ranks"]
 
@@ -82,11 +83,13 @@ def merged(
     as_of: int | None = None,
     before: int | None = None,
     revisions: bool = False,
+    told: bool | None = None,
 ) -> pa.Table:
     """Rows of several places as one table in order: of each identity the last known, or all of them.
 
     Takes   parts: at least one table, of one schema; as_of: leave out what was known later (ns UTC);
-            before: leave out rows from this offset on.
+            before: leave out rows from this offset on;
+            told: leave out repeats, see `repeats.repeated`, for which all columns must be there; None: do not look.
     Cost    no sort and no copy when `one_key` and the parts follow each other in time, as they do without corrections.
     """
     found = []
@@ -109,6 +112,10 @@ def merged(
         if (times[1:] > times[:-1]).all():
             return table
     order, last = order_of(table, layout, one_key=one_key)
+    if told is not None and not last.all():
+        kept = ~repeated(table, order, last, layout, told=told)
+        identity = np.concatenate(([0], np.cumsum(last[:-1])))[kept]
+        order, last = order[kept], np.append(identity[1:] != identity[:-1], True)
     if not revisions and not last.all():
         order = order[last]
     if len(order) == table.num_rows and (order[1:] > order[:-1]).all():

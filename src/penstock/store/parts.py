@@ -165,6 +165,11 @@ class Parts:
             found = {count["values"]: count["counts"] for count in counts}
         return found
 
+    def has(self, file: DataFile, key: str) -> bool:
+        """Whether a file has rows of a key. Cost: its footer; for a file of another program its key column."""
+        part = self.part(file)
+        return part.range(key) is not None if part.index is not None else key in self.keys(file)
+
     def read(
         self, file: DataFile, keys: Sequence[str] | None, low: int, high: int, columns: Sequence[str]
     ) -> pa.Table | None:

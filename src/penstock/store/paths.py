@@ -6,13 +6,14 @@ meaning. A table is a folder of that name; a key is never a file, so it may be a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
 from penstock.errors import UsageError
 
-__all__ = ["check_key", "check_path", "check_table", "has_wildcard", "inside"]
+__all__ = ["check_key", "check_path", "check_table", "has_wildcard", "inside", "near_all"]
 
 PATH_LENGTH: Final = 1000
 _TABLE_BYTES: Final = 180
@@ -84,6 +85,13 @@ def inside(root: Path, folder: Path) -> Path:
             hint="move the folder into the store",
         )
     return folder
+
+
+def near_all(name: str, names: Sequence[str]) -> list[str]:
+    """Up to three names like `name`."""
+    import difflib
+
+    return difflib.get_close_matches(name, names, 3)
 
 
 def _bad(expected: str, got: str) -> UsageError:

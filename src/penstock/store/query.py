@@ -1,11 +1,12 @@
-"""SQL over tables, by duckdb or by polars, whichever is installed."""
+"""SQL over tables, by duckdb or polars, whichever is installed; for strangers by duckdb alone, and within limits."""
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -14,30 +15,35 @@ from penstock.errors import FrameTooLarge, PenstockError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from penstock.store.store import Store
+    from penstock.store.table import Table
 
-__all__ = ["sql"]
+__all__ = ["Limits", "ask", "named", "sql"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a stranger's query may take: bytes of memory beside its tables, half of it for the answer, and seconds."""
+
+    memory: int
+    seconds: float
 
 
 def sql(
-    store: Store,
-    query: str,
-    *,
-    start: Any = None,
-    end: Any = None,
-    as_of: Any = None,
-    engine: str | None = None,
-    memory: int | None = None,
-    seconds: float | None = None,
+    store: Store, query: str, *, start: Any = None, end: Any = None, as_of: Any = None, engine: str | None = None
 ) -> pa.Table:
     """The answer of a query in which tables stand by their names in double quotes: `from "historical/minute"`.
 
     Takes   start, end, as_of: what of each table the query sees, see `Table.read`. The rows of these times are read
             into memory; a condition in the query itself does not make that less;
-            engine: "duckdb" or "polars"; the first that is installed unless given;
-            memory, seconds: with duckdb, what the query may take beside the tables, and the answer as well; how long.
-    Raises  UsageError when neither is installed; KeyNotFound for an unknown table; FrameTooLarge for an answer over
-            `memory`; StoreError with the engine's word.
+            engine: "duckdb" or "polars"; the first that is installed unless given.
+    Raises  UsageError when neither is installed; KeyNotFound for an unknown table; StoreError with the engine's word.
     """
+    frames = {name: table.read(None, start, end, as_of=as_of) for name, table in named(store, query).items()}
+    return ask(query, frames, store.tables(), engine=engine)
+
+
+def named(store: Store, query: str) -> dict[str, Table]:
+    """The tables that a query names, in double quotes or bare. Raises KeyNotFound for a path that is none."""
     names = dict.fromkeys(re.findall(r'"([^"]+)"', query))
     known = store.tables()
     tables = {name: store.table(name) for name in names if name in known}
@@ -45,17 +51,34 @@ def sql(
     for name in names:
         if "/" in name and name not in tables:
             store.table(name)  # says which there are
-    frames = {name: table.read(None, start, end, as_of=as_of) for name, table in tables.items()}
+    return tables
+
+
+def ask(
+    query: str,
+    frames: Mapping[str, pa.Table],
+    known: list[str],
+    *,
+    engine: str | None = None,
+    limits: Limits | None = None,
+) -> pa.Table:
+    """The answer of a query over these frames.
+
+    Takes   known: names of tables, for an error's hint; engine: as for `sql`; limits: then it is one select, by duckdb.
+    Raises  as `sql`; FrameTooLarge for an answer that is larger than the limits allow.
+    """
     engines = ("duckdb", "polars")
     if engine not in (None, *engines):
         raise UsageError(expected="'duckdb' or 'polars'", got=repr(engine), where="in engine")
+    if limits is not None:
+        engine = "duckdb"  # polars opens any file, and takes any memory and time
     for name in engines if engine is None else [engine]:
         try:
             __import__(name)
         except ImportError:
             continue
         try:
-            return _duckdb(query, frames, memory, seconds) if name == "duckdb" else _polars(query, frames)
+            return _duckdb(query, frames, limits) if name == "duckdb" else _polars(query, frames)
         except PenstockError:
             raise
         except Exception as error:  # each engine has its own tree
@@ -75,25 +98,44 @@ def _hint(known: list[str]) -> str:
     return f"tables are {', '.join(map(repr, known[:5]))}, in double quotes" if known else "the store has no tables"
 
 
-def _duckdb(query: str, frames: dict[str, pa.Table], memory: int | None, seconds: float | None) -> pa.Table:
+def _duckdb(query: str, frames: Mapping[str, pa.Table], limits: Limits | None) -> pa.Table:
     import duckdb
 
-    config: dict[str, Any] = {"enable_external_access": False}
-    if memory is not None:
-        config |= {"memory_limit": f"{memory}B", "temp_directory": ""}
+    config: dict[str, Any] = {
+        "enable_external_access": False,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
+    if limits is not None:
+        config |= {"memory_limit": f"{limits.memory // 2}B", "temp_directory": ""}
+    seconds = None if limits is None else limits.seconds
     with duckdb.connect(":memory:", config=config) as connection, _interrupted(connection, seconds):
         connection.execute("set lock_configuration = true")  # the query must not undo the above
+        if limits is not None:
+            _check_select(connection.extract_statements(query))
         for name, frame in frames.items():
             connection.register(name, frame)
         found = connection.sql(query)
         if found is None:
             raise StoreError("the query has no answer", where="in store.sql", hint="write a select")
-        if memory is None:
+        if limits is None:
             return found.to_arrow_table()
         reader = (
             found.to_arrow_reader(65_536) if hasattr(found, "to_arrow_reader") else found.fetch_record_batch(65_536)
         )
-        return pa.Table.from_batches(_within(reader, memory), reader.schema)
+        return pa.Table.from_batches(_within(reader, limits.memory // 2), reader.schema)
+
+
+def _check_select(statements: list[Any]) -> None:
+    """Refuse what is not one question: several, and those that change, load, attach or write something."""
+    kinds = [statement.type.name for statement in statements]
+    if kinds != ["SELECT"]:
+        raise UsageError(
+            expected="one select",
+            got=", ".join(kinds).lower() or "nothing",
+            where="in store.sql",
+            hint="a server answers questions; what else there is to do has a verb of its own",
+        )
 
 
 @contextmanager
@@ -102,14 +144,18 @@ def _interrupted(connection: Any, seconds: float | None) -> Iterator[None]:
     if seconds is None:
         yield
         return
-    late = threading.Event()
+    late, ended = threading.Event(), threading.Event()
 
     def stop() -> None:
+        if ended.wait(seconds):
+            return
         late.set()
         connection.interrupt()
+        while not ended.wait(0.1):  # one that comes between two steps of a query is forgotten
+            connection.interrupt()
 
-    timer = threading.Timer(seconds, stop)
-    timer.start()
+    watch = threading.Thread(target=stop, name="penstock-store-query", daemon=True)
+    watch.start()
     try:
         yield
     except Exception as error:
@@ -119,7 +165,8 @@ def _interrupted(connection: Any, seconds: float | None) -> Iterator[None]:
             ) from error
         raise
     finally:
-        timer.cancel()
+        ended.set()
+        watch.join()
 
 
 def _within(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[pa.RecordBatch]:
@@ -139,7 +186,7 @@ def _within(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[pa.Record
         yield batch
 
 
-def _polars(query: str, frames: dict[str, pa.Table]) -> pa.Table:
+def _polars(query: str, frames: Mapping[str, pa.Table]) -> pa.Table:
     import polars
 
     context = polars.SQLContext({name: polars.from_arrow(frame) for name, frame in frames.items()}, eager=True)

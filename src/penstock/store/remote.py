@@ -147,7 +147,7 @@ class RemoteLog(DeltaLog):
                 path = unquote(gone["path"])
                 files.append(transaction.RemoveAction(path, gone["dataChange"], at, gone["size"], values))
             elif mark := action.get("txn"):
-                marks.append(self._delta.Transaction(mark["appId"], mark["version"], mark["lastUpdated"]))
+                marks.append(self._delta.Transaction(mark["appId"], mark["version"], mark.get("lastUpdated")))
             elif changed := action.get("metaData"):
                 self._widen(found, newer, changed["schemaString"])
                 found = self._table()

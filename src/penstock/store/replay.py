@@ -11,7 +11,8 @@ import pyarrow as pa
 from penstock.clock import iso
 from penstock.connect import Dataset
 from penstock.records import event_times
-from penstock.store.table import Table, moment
+from penstock.store.table import Table
+from penstock.store.wish import moment
 
 __all__ = ["Replay", "replay"]
 

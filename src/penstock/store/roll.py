@@ -21,13 +21,16 @@ import pyarrow as pa
 from penstock.clock import WALL
 from penstock.errors import GroupBusy, OffsetError, PenstockWarning
 from penstock.log import Chunk, Position, Stream
+from penstock.log.disk import storage
 from penstock.log.lock import FileLock
+from penstock.store.columns import plain
 from penstock.store.delta import DataFile, State, add_action, txn_action
 from penstock.store.hot import with_system
 from penstock.store.layout import TIME
 from penstock.store.merge import ints, order_of
 from penstock.store.parts import write_part
-from penstock.store.table import Table
+from penstock.store.repeats import repeated
+from penstock.store.table import PASSING, Table
 
 __all__ = ["GROUP", "Rolled", "files_of", "forget", "locked", "roll"]
 
@@ -50,8 +53,15 @@ class Rolled:
 
 @contextlib.contextmanager
 def locked(table: Table, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the table's maintenance lock; yields False when another has it and `wait` is not set."""
-    lock = FileLock(table.folder / "_penstock" / "lock")
+    """Hold the table's maintenance lock; yields False when another has it and `wait` is not set.
+
+    Raises  ReadOnly where nothing may be written; KeyNotFound when the table was dropped.
+    """
+    try:
+        with storage(table.folder, "a lock"):
+            lock = FileLock(table.folder / "_penstock" / "lock")
+    except FileNotFoundError:
+        raise table.gone() from None
     try:
         if wait:
             lock.acquire()
@@ -98,7 +108,8 @@ def _roll(table: Table, *, force: bool, min_rows: int, max_rows: int, commits: i
         files = files_of(table, rows)
         actions: list[dict[str, Any]] = [add_action(file, data_change=True) for file in files]
         actions.append(txn_action(table.rolled_app(stream), stop))
-        actions += [txn_action(table.origin_app(who), at) for who, at in _origins(stream, start, stop).items()]
+        for who, (at, index) in _origins(stream, start, stop).items():
+            actions.append(txn_action(table.origin_app(who), at, expires=index == PASSING))
         schema = table.log.with_schema(state, table.delta_schema())
         if schema is not None:
             actions.insert(0, schema)
@@ -165,26 +176,31 @@ def _rows(
     return pieces, stop
 
 
-def _origins(stream: Stream, start: int, stop: int) -> dict[int, int]:
-    """How far each source has come within these offsets."""
-    found: dict[int, int] = {}
+def _origins(stream: Stream, start: int, stop: int) -> dict[int, tuple[int, int]]:
+    """How far each source has come within these offsets: (position, index)."""
+    found: dict[int, tuple[int, int]] = {}
     reader = stream.reader(start)
     while reader.offset < stop and (entries := reader.entries()) is not None:
         mine = (entries["origin_id"] != 0) & (entries["first"] + entries["rows"] <= stop)
-        found |= dict(zip(entries["origin_id"][mine].tolist(), entries["origin"][mine].tolist(), strict=True))
+        ends = zip(entries["origin"][mine].tolist(), entries["origin_index"][mine].tolist(), strict=True)
+        found |= dict(zip(entries["origin_id"][mine].tolist(), ends, strict=True))
     return found
 
 
 def files_of(table: Table, rows: pa.Table) -> list[DataFile]:
-    """Write rows (with TIME, KNOWN, OFFSET, in the user's types) as sorted data files, one per partition."""
+    """Write rows (with TIME, KNOWN, OFFSET, in the user's types) as sorted data files, one per partition.
+
+    Takes   rows: of offsets between which there are no others.
+    """
     layout = table.layout
     schema = table.stored_schema()
     days = layout.partitions(ints(rows, TIME))
     found = []
     for day in np.unique(days):
         part = rows if (days == day).all() else rows.filter(pa.array(days == day))
-        order, _ = order_of(part, layout, one_key=False)
-        if not (order[1:] > order[:-1]).all():
+        order, last = order_of(part, layout, one_key=False)
+        order = order[~repeated(part, order, last, layout, told=table.may_be_told)]
+        if len(order) < part.num_rows or not (order[1:] > order[:-1]).all():
             part = part.take(pa.array(order))
         partition = str(day) if layout.partition_columns else None
         found.append(write_part(table.parts.files, as_stored(part, schema, table), layout, partition))
@@ -200,7 +216,7 @@ def as_stored(rows: pa.Table, schema: pa.Schema, table: Table) -> pa.Table:
         if at < 0:
             columns.append(pa.nulls(rows.num_rows, field.type))
         else:
-            column = rows.column(at)
+            column = plain(rows.column(at))
             if pa.types.is_dictionary(column.type):
                 column = column.cast(column.type.value_type)
             elif pa.types.is_fixed_size_list(column.type) and column.null_count:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from penstock.errors import TypeMismatch, UnknownStream, UsageError
+from penstock.errors import SchemaMismatch, TypeMismatch, UnknownStream, UsageError
+from penstock.hub import Hub
 from penstock.log.format import origin_id
 from penstock.records import event_times, to_batches
-from penstock.store.layout import OFFSET, carrier, taken_name
+from penstock.store.columns import carrier, settled
+from penstock.store.delta import DeltaLog
+from penstock.store.layout import KNOWN, OFFSET, Layout, taken_name
 from penstock.store.paths import check_key
-from penstock.store.readable import EVER, Readable, moment, near_all, own_stream, row_bytes
+from penstock.store.readable import Readable
+from penstock.store.wish import EVER
 
-__all__ = ["EVER", "Table", "moment", "near_all", "own_stream", "row_bytes"]
+__all__ = ["PASSING", "Table"]
+
+PASSING: Final = -1  # the index of an origin that nobody comes back to after a while
+_CONNECTION: Final = "client/"
 
 
 class Table(Readable):
@@ -23,13 +32,20 @@ class Table(Readable):
     It is a target of `penstock.connect`, too: `Dataset("bars.parquet").stream(store.table("historical/minute"))`.
     """
 
+    def __init__(self, name: str, folder: Path, layout: Layout, app: str, hub: Hub, stream: str, log: DeltaLog) -> None:
+        super().__init__(name, folder, layout, app, hub, stream, log)
+        self._alike: tuple[pa.Schema, pa.Schema] | None = None  # the stream's schema, and the last data's that fits it
+        self._checked: set[str] = set()  # keys known to be good
+
     def write(self, data: Any, *, key: str | None = None, origin: Any = None) -> range:
         """Add rows; returns their offsets. Durable against a killed process, and visible, when it returns.
 
         Takes   data: what a stream takes: an Arrow, polars or pandas frame, dicts. A row with the identity of one that
                 is there corrects it. Columns the table has not are added to it when they may be null; a column
                 `ts_known` (int64 ns) says since when a row was known, null for now;
-                key: the key of rows that have no key column; origin: as for `Stream.append`.
+                key: the key of rows that have no key column;
+                origin: (source, position), as for `Stream.append`. A source whose name begins with "client/" is one
+                connection: how far it came is kept for 30 days after its last rows, of others for ever.
         Raises  SchemaMismatch, TypeMismatch, UsageError for a key that no path can name; nothing was written then.
         Cost    about 40 µs for 100 rows; a copy of a large frame's columns.
         """
@@ -37,7 +53,7 @@ class Table(Readable):
         try:
             schema = stream.schema
         except UnknownStream as error:
-            raise self._gone() from error
+            raise self.gone() from error
         where = f"table {self.name!r}"
         fitting = self._fitting(data, schema) if key is None else None
         if fitting is not None:
@@ -53,10 +69,12 @@ class Table(Readable):
             stop = stream.next_offset
             return range(stop, stop)
         whole = batches[0] if len(batches) == 1 else pa.Table.from_batches(batches)
+        if isinstance(origin, tuple | list) and len(origin) == 2 and str(origin[0]).startswith(_CONNECTION):
+            origin = (*origin, PASSING)
         try:
             return stream.append(whole, origin=origin)
         except UnknownStream as error:
-            raise self._gone() from error
+            raise self.gone() from error
 
     def _fitting(self, data: Any, schema: pa.Schema) -> pa.RecordBatch | None:
         """`data` as a batch of the table's schema, when all it may lack is the note that key and time are not null.
@@ -85,10 +103,8 @@ class Table(Readable):
     def last_origin(self, who: str) -> tuple[int, int] | None:
         """How far a source has come, see `Stream.last_origin`; kept when the rows are rolled and forgotten."""
         found = self.stream.last_origin(who)
-        if found is None:
-            position = self.state().transactions.get(self.origin_app(origin_id(who)))
-            return None if position is None else (position, 0)
-        return found
+        position = self.state().transactions.get(self.origin_app(origin_id(who))) if found is None else found[0]
+        return None if position is None else (position, 0)
 
     def origin_app(self, origin: int) -> str:
         """Under which name a commit records how far a source has come, by its number in the stream's index."""
@@ -101,10 +117,10 @@ class Table(Readable):
             and not hasattr(data, "iloc")
         )
         if rows:
-            found = [data] if isinstance(data, dict) else list(data)
-            if key is not None:
-                found = [{self.layout.key: key, **row} for row in found]
-            return to_batches(found, schema, where=where)
+            if key is not None and isinstance(data, Iterable):
+                found = [data] if isinstance(data, Mapping) else data
+                data = [{self.layout.key: key, **row} if isinstance(row, Mapping) else row for row in found]
+            return to_batches(data, schema, where=where)
         names = data.schema.names if isinstance(data, pa.Table | pa.RecordBatch) else [OFFSET]
         if key is None and all(name in schema.names for name in names):
             return to_batches(data, schema, where=where)
@@ -118,13 +134,25 @@ class Table(Readable):
             if not field.nullable:
                 batches = [_nullable(batch, field.name) for batch in batches]
             carrier(field, self.name)
+            if field.name == KNOWN:
+                raise self._told_late()
         wide = schema
         for field in added:
             if field.name == self.layout.date:
                 raise taken_name(field, self.name)
-            wide = wide.append(field.with_nullable(True).remove_metadata())
+            wide = wide.append(pa.field(field.name, settled(field.type)))
         self.layout.check_names(wide, self.name)
         return [batch for found in batches for batch in to_batches(found, wide, where=where)]
+
+    def _told_late(self) -> SchemaMismatch:
+        """What repeats a row is dropped by compactions; one that was known before it would have to come between."""
+        return SchemaMismatch(
+            expected=f"a table that was made with a column `{KNOWN}`",
+            got="one without it",
+            where=f"in table {self.name!r}",
+            hint="make another table with it, and write what was known when there",
+            column=KNOWN,
+        )
 
     def _with_key(self, batch: pa.RecordBatch, key: str) -> pa.RecordBatch:
         if self.layout.key not in batch.schema.names:

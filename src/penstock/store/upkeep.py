@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.clock import WALL, duration_ns
+from penstock.clock import WALL
 from penstock.errors import KeyNotFound, PenstockError, PenstockWarning, UsageError
-from penstock.store.compact import GRACE, Compacted, Progress, checkpoint, compact, vacuum
+from penstock.store.compact import GRACE, Compacted, Progress, checkpoint, compact, grace_ns, vacuum
 from penstock.store.roll import Rolled, roll
 
 if TYPE_CHECKING:
@@ -104,6 +104,12 @@ class Upkeep:
             return self._process.poll() is None
         return self._thread is not None and self._thread.is_alive()
 
+    def wait(self) -> int | None:
+        """Until it ends; the exit code of its process."""
+        if self._thread is not None:
+            self._thread.join()
+        return None if self._process is None else self._process.wait()
+
     def _loop(self) -> None:
         while not self._stopping.wait(self._every):
             try:
@@ -151,7 +157,7 @@ def maintain_all(
     failed: Callable[[str, Exception], None] | None = None,
 ) -> dict[str, Maintained]:
     """`maintain` of several tables; one that cannot be maintained does not keep the others from it."""
-    duration_ns(grace, name="grace")
+    grace_ns(grace)
     done = {}
     for name in names:
         try:

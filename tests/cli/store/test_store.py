@@ -17,6 +17,7 @@ import pytest
 
 import penstock as ps
 from penstock.cli.store import where
+from penstock_tests.waiting import PATIENCE_S
 
 NOON = 1_767_268_800_000_000_000
 Call = Callable[..., Any]
@@ -247,4 +248,4 @@ def test_the_classic_session(
     assert shell("store", "export", "historical/minute", "m.parquet").code == 0
     assert shell("store", "import", "copy", "m.parquet").code == 0
     server.terminate()
-    assert server.wait(30) == 143
+    assert server.wait(PATIENCE_S) == 143

@@ -174,7 +174,7 @@ def test_on_a_terminal_it_has_a_prompt_completion_and_a_history(
         process.send_signal(signal.SIGINT)  # leaves the line
         until(b"store> ", interrupting=True)
         os.write(ours, b"exit\n")
-        assert process.wait(30) == 0
+        assert process.wait(600) == 0
     finally:
         process.kill()
         process.wait()

@@ -100,26 +100,6 @@ def test_stats_have_levels(server: Server, client: Client, frame: Frame) -> None
     assert json.loads(raw.body.to_pybytes())["memory"]["max"] == 64 << 20
 
 
-def test_sql_is_kept_from_files_memory_and_settings(client: Client, frame: Frame) -> None:
-    client.write("historical/minute", frame(100))
-    found = client.sql('select count(*) as n, max(x) as high from "historical/minute"')
-    assert found.to_pylist() == [{"n": 100, "high": 99.0}]
-    for query, message in (
-        ("select * from read_csv('/etc/passwd')", "duckdb does not take the query: Permission Error"),
-        ("set memory_limit = '100GB'", "Cannot change configuration"),
-        ("select * from nothing", "Table with name nothing does not exist"),
-        ("select", "duckdb does not take the query: Parser Error"),
-    ):
-        with pytest.raises(StoreError, match=message):
-            client.sql(query)
-    with pytest.raises(FrameTooLarge, match="expected an answer of at most 33554432 bytes, got more - in store.sql"):
-        client.sql("select * from range(100000000)")
-    with pytest.raises(KeyNotFound, match="no table 'historical/minut'"):
-        client.sql('select * from "historical/minut"')
-    memory = client.stats()["memory"]
-    assert memory["lent"] == 0
-
-
 def test_a_frame_over_the_budget_is_refused_before_it_is_read(tmp_path: Path, frame: Frame) -> None:
     with serve(tmp_path / "hub", memory=20_000, port=0, keep=None) as server, connect(server.url) as client:
         for symbol in "ABC":

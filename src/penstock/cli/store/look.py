@@ -92,4 +92,4 @@ _BYTES = (
 def _shown(name: str, value: Any) -> str:
     if name in _BYTES:
         return f"{value} ({out.size(value)})"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
+    return "-" if value is None else f"{value:.1f}" if isinstance(value, float) else str(value)

@@ -48,11 +48,12 @@ def serve(
     """Serve the tables of a folder over Arrow Flight; rows that others write there are seen at once."""
     from pathlib import Path
 
-    # Gives large pieces back to the system when they are freed; the default pool keeps them, beyond any budget. Arrow
-    # looks at this when it is imported, which is now.
+    # The C library's pool, told to give back what is free; Arrow's own keep it, beyond any budget. Arrow looks at this
+    # when it is imported, which is now.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
     from penstock.store import serve as serve_store
+    from penstock.store.service.memory import frugal
     from penstock.tokens import Tokens
 
     if tls_key is not None and tls_cert is None:
@@ -64,6 +65,7 @@ def serve(
         options["tokens"] = Tokens(Path(tokens).expanduser())
         if not len(options["tokens"]):
             say(f"warning: there is no key in {tokens}: nobody can connect; `penstock plant token add` makes one")
+    frugal()
     server = serve_store(where_of(folder), keep=5.0 if roll else None, **options)
     memory_bytes = server.desk.cache.statistics().max
     code = 0

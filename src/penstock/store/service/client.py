@@ -1,7 +1,7 @@
 """A store that is served elsewhere: `penstock.store.connect("grpc://localhost:8815")`, with the verbs of a store.
 
 A call that finds no server tries again for a while, also over a restart. Writes carry a number, so that what was there
-before the connection broke is not there twice.
+before the connection broke, or before the time was over, is not there twice.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import threading
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
@@ -18,20 +19,24 @@ from typing import Any, Final, TypeVar, cast
 import msgspec
 import pyarrow as pa
 import pyarrow.flight as fl
+import xxhash
 
-from penstock.errors import FrameTooLarge, SourceError, StoreError, UsageError
+from penstock.errors import FrameTooLarge, KeyNotFound, SourceError, StoreError, UsageError
 from penstock.records import to_batches
 from penstock.store.exchange import export
 from penstock.store.frames import converted
 from penstock.store.service import wire
 from penstock.store.service.sizes import pieces
-from penstock.store.table import EVER, Table, moment
+from penstock.store.table import Table
+from penstock.store.wish import EVER, moment
 
 __all__ = ["Client", "connect"]
 
 T = TypeVar("T")
 _SCHEMES: Final = {"grpc": "grpc+tcp", "grpc+tcp": "grpc+tcp", "grpc+tls": "grpc+tls", "grpcs": "grpc+tls"}
 _AT_ONCE: Final = 16
+_WRITTEN_BYTES: Final = 1 << 20  # of a message: a server holds each up to three times while it takes it in
+_UNSURE: Final = 16
 _NARROW_NS: Final = 60_000_000_000
 
 
@@ -80,7 +85,8 @@ class Client:
         self._flight: fl.FlightClient | None = None
         self._closed = False
         self._turn = threading.Lock()
-        self._who, self._position = f"client/{uuid.uuid4().hex}", 0
+        self._who, self._position = _somebody(), 0
+        self._unsure: OrderedDict[bytes, tuple[str, int]] = OrderedDict()  # writes that failed, by what they wrote
 
     @property
     def name(self) -> str:
@@ -106,16 +112,21 @@ class Client:
             if self._flight is flight:
                 self._flight = None
 
-    def _call(self, act: Callable[[fl.FlightClient, fl.FlightCallOptions, bool], T], what: str) -> T:
-        """`act(flight, options, again)`, and again while there is no server; errors as the ones the server had."""
-        until = time.monotonic() + self._patience
-        pause, again = 0.02, False
+    def _call(
+        self, act: Callable[[fl.FlightClient, fl.FlightCallOptions, bool], T], what: str, *, late: bool = False
+    ) -> T:
+        """`act(flight, options, again)`, and again while there is no server; errors as the ones the server had.
+
+        Takes   late: again also when there was no answer in time.
+        """
+        until, pause, again = 0.0, 0.02, False
         while True:
             flight = self._open()
             try:
                 return act(flight, fl.FlightCallOptions(timeout=self._timeout, headers=self._headers), again)
             except (fl.FlightUnavailableError, fl.FlightCancelledError) as error:  # none, or one that just ended
                 self._forget(flight)
+                until = until or time.monotonic() + self._patience
                 if time.monotonic() + pause > until:
                     reason = str(error).split(". Detail")[0].split("\n")[0][:200]
                     raise SourceError(
@@ -125,11 +136,14 @@ class Client:
                     ) from error
             except fl.FlightTimedOutError as error:
                 self._forget(flight)
-                raise SourceError(
-                    f"no answer within {self._timeout:g} s",
-                    where=f"to {what} of {self.uri}",
-                    hint="ask less, or give a longer timeout",
-                ) from error
+                until = until or time.monotonic() + self._patience
+                if not late or time.monotonic() + pause > until:
+                    hint = "write it again: what is there is not written twice" if late else "ask less"
+                    raise SourceError(
+                        f"no answer within {self._timeout:g} s",
+                        where=f"to {what} of {self.uri}",
+                        hint=f"{hint}, or give a longer timeout",
+                    ) from error
             except (fl.FlightError, pa.ArrowException, OSError) as error:
                 raise self._told(error, what) from error
             time.sleep(pause)
@@ -217,9 +231,11 @@ class Client:
     def write(self, path: str, data: Any, *, origin: tuple[str, int] | None = None) -> int:
         """As `Store.write`; returns the rows written. When it returns, they survive a killed server.
 
-        A frame goes in pieces of 4 MB, in their order; when the connection breaks, it goes on after the last one that
-        is there, so that each row is written once.
+        A frame goes in pieces of 1 MB, in their order; when the connection breaks, or no answer comes in time, it goes
+        on after the last one that is there, so that each row is written once.
         Takes   origin: (source, position), all rows as one piece: one that is there is not written again.
+        Edges   A write that has failed may be there, in part. The same rows, written to the same path by the same
+                client again, are the same write: they go on where it stood.
         """
         batches = _batches(data, path)
         if origin is not None and len(batches) > 1:
@@ -227,21 +243,40 @@ class Client:
         if not batches:
             return 0
         with self._turn:
-            if origin is None:
-                who, first = self._who, self._position + 1
-                self._position += len(batches)
-            else:
-                who, first = origin
-            for at in range(0, len(batches), _AT_ONCE):  # the timeout is for each of these
-                self._put(path, batches[at : at + _AT_ONCE], who, first + at)
+            who, first, again = self._number(path, batches) if origin is None else (*origin, True)
+            try:
+                for at in range(0, len(batches), _AT_ONCE):  # the timeout is for each of these
+                    self._put(path, batches[at : at + _AT_ONCE], who, first + at, again)
+            except BaseException:
+                if origin is None:
+                    self._leave(path, batches, who, first)
+                raise
         return sum(batch.num_rows for batch in batches)
 
-    def _put(self, path: str, batches: list[pa.RecordBatch], who: str, first: int) -> None:
+    def _number(self, path: str, batches: list[pa.RecordBatch]) -> tuple[str, int, bool]:
+        """Under which name, from which number on, and whether they may be there."""
+        if self._unsure and (found := self._unsure.pop(_digest(path, batches), None)) is not None:
+            return (*found, True)
+        first = self._position + 1
+        self._position += len(batches)
+        return self._who, first, False
+
+    def _leave(self, path: str, batches: list[pa.RecordBatch], who: str, first: int) -> None:
+        """Keep the numbers of a write that failed, and go on under another name: a server passes over what is before
+        the last number it has of one.
+        """
+        self._unsure[_digest(path, batches)] = (who, first)
+        while len(self._unsure) > _UNSURE:
+            self._unsure.popitem(last=False)
+        if who == self._who:
+            self._who, self._position = _somebody(), 0
+
+    def _put(self, path: str, batches: list[pa.RecordBatch], who: str, first: int, retry: bool) -> None:
         done = 0
 
         def act(flight: fl.FlightClient, options: fl.FlightCallOptions, again: bool) -> None:
             nonlocal done
-            put = wire.Put(_path(path), who, first + done, again)
+            put = wire.Put(_path(path), who, first + done, retry or again)
             descriptor = fl.FlightDescriptor.for_command(wire.encode(put))
             writer, answers = flight.do_put(descriptor, batches[0].schema, options)
             try:
@@ -252,8 +287,10 @@ class Client:
                     done += 1
             finally:
                 writer.close()  # tells the server's error, if it had one
+            if done < len(batches):
+                raise fl.FlightUnavailableError("the server ended the call")
 
-        self._call(act, "write")
+        self._call(act, "write", late=True)
 
     def target(self, path: str) -> Target:
         """What sources of `penstock.connect` append to: `Dataset("bars.parquet").stream(client.target("daily"))`."""
@@ -277,7 +314,15 @@ class Client:
 
     def drop(self, name: str) -> None:
         """As `Store.drop`."""
-        self._act("drop", wire.Name(_path(name)))
+
+        def act(flight: fl.FlightClient, options: fl.FlightCallOptions, again: bool) -> None:
+            try:
+                list(flight.do_action(("drop", wire.encode(wire.Name(_path(name)))), options))
+            except fl.FlightServerError as error:
+                if not (again and isinstance(self._told(error, "drop"), KeyNotFound)):  # then it was dropped before
+                    raise
+
+        self._call(act, "drop")
 
     def maintain(
         self,
@@ -320,6 +365,11 @@ class Client:
     def stats(self, level: int = 0) -> dict[str, Any]:
         """Numbers of the server: memory, configuration, counts; 1 also frames and tables, 2 also keys."""
         found: dict[str, Any] = self._act("stats", wire.Stats(_level(level)))
+        return found
+
+    def health(self) -> dict[str, Any]:
+        """{"ok": whether all is well with the server, "problems": what is not}."""
+        found: dict[str, Any] = self._act("health", wire.Health())
         return found
 
     def evict(self, path: str = "") -> int:
@@ -417,12 +467,26 @@ def _level(level: Any) -> int:
 
 
 def _batches(data: Any, path: str) -> list[pa.RecordBatch]:
-    """What is sent of a frame, or of dicts: pieces of about 4 MB. Types are the server's to judge."""
-    if isinstance(data, dict) or (isinstance(data, list) and data and isinstance(data[0], dict)):
+    """What is sent of a frame, or of dicts: pieces of about 1 MB. Types are the server's to judge."""
+    if not (isinstance(data, dict) or (isinstance(data, list) and data and isinstance(data[0], dict))):
+        found = to_batches(data, None, where=f"table {path!r}")
+        # Joined: each batch is a message, and waits for its answer.
+        frame = pa.Table.from_batches(found).combine_chunks() if found else pa.table({})
+    else:
         try:
             frame = pa.Table.from_pylist([data] if isinstance(data, dict) else data)
         except (pa.ArrowException, TypeError) as error:
             raise StoreError(f"rows that are no table: {error}", where=f"in a write to {path!r}") from error
-        return list(pieces(frame))
-    found = to_batches(data, None, where=f"table {path!r}")
-    return [] if not found else list(pieces(pa.Table.from_batches(found)))
+    return list(pieces(frame, _WRITTEN_BYTES))
+
+
+def _somebody() -> str:
+    return f"client/{uuid.uuid4().hex}"
+
+
+def _digest(path: str, batches: list[pa.RecordBatch]) -> bytes:
+    """What a write writes, in 16 bytes."""
+    found = xxhash.xxh3_128(f"{path}\n{batches[0].schema}\n".encode())
+    for batch in batches:
+        found.update(batch.serialize())
+    return found.digest()

@@ -2,40 +2,45 @@
 
 Every read reserves room for its frame before it begins, and keeps it until the frame is given back; large frames are
 read one at a time, since a read takes more than its frame for a moment. Rows that wait in the log are rolled when they
-would take a sixteenth of the memory.
+would take a sixteenth of the memory, and what takes more, a compaction, is done by another process.
 """
 
 from __future__ import annotations
 
 import os
-import resource
-import sys
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any, Final, NamedTuple, cast
 
 import pyarrow as pa
 
 from penstock.clock import WALL
-from penstock.errors import CorruptFile, FrameTooLarge, KeyNotFound, UsageError
-from penstock.store.cache import FrameCache, frame_bytes
-from penstock.store.frames import converted
+from penstock.errors import CorruptFile, FrameTooLarge, KeyNotFound, StoreError, UnknownStream, UsageError
+from penstock.store.cache import FrameCache
+from penstock.store.frames import converted, row_bytes
 from penstock.store.paths import check_path, has_wildcard
-from penstock.store.query import sql
+from penstock.store.query import named
 from penstock.store.roll import roll
+from penstock.store.service.aside import maintain
+from penstock.store.service.asked import Asker, Question
+from penstock.store.service.keeper import Keeper
+from penstock.store.service.memory import peak_bytes
+from penstock.store.service.writers import Writers
 from penstock.store.store import Store
-from penstock.store.table import Table, moment, row_bytes
-from penstock.store.upkeep import Maintained
+from penstock.store.table import Table
+from penstock.store.wish import moment
 
 __all__ = ["Desk"]
 
+_NONE: Final = -(2**63)  # the position of one that has written nothing
 _PATIENCE_S: Final = 30.0
+_HOT_BYTES: Final = 16 << 20  # of rows that wait in the log, of a table
+_ROLLED_BYTES: Final = 8 << 20  # of rows in one commit; it takes about five times as much for a moment
 _QUERY_S: Final = 60.0
-_WRITERS: Final = 10_000
+_QUERY_BYTES: Final = 16 << 20  # that a query has whatever the budget is: duckdb cannot begin with less
 
 
 class _Place(NamedTuple):
@@ -55,14 +60,6 @@ class _Place(NamedTuple):
         return repr(self.path)
 
 
-class _Writer:
-    """Where one that writes stands: its last position, and whose turn it is."""
-
-    def __init__(self) -> None:
-        self.turn = threading.Lock()
-        self.position: int | None = None
-
-
 class Desk:
     """A store behind a memory budget. Safe for many threads; `with` closes it.
 
@@ -75,9 +72,11 @@ class Desk:
         self._max, self._own, self._rolls = max_bytes, own, rolls
         self._one = threading.Lock()
         self._mutex = threading.Lock()
-        self._writers: OrderedDict[tuple[str, str], _Writer] = OrderedDict()
+        self._asking, self._asker = threading.Lock(), Asker(store.hub.path)
+        self._writers = Writers()
         self._counts = {"reads": 0, "writes": 0, "queries": 0, "rows_out": 0, "rows_in": 0, "skipped": 0}
         self._began = WALL.now_ns()
+        self.keeper: Keeper | None = None  # what rolls and compacts, if something does
 
     @property
     def name(self) -> str:
@@ -108,7 +107,7 @@ class Desk:
         size = self.estimate(table, key, low, high, names)
         wish: dict[str, Any] = {"as_of": known, "revisions": revisions, "on_corrupt": on_corrupt}
         read = partial(table.read, key, low, high, names, **wish)
-        place = _Place(path, table.app, low, high, names, known, revisions, on_corrupt, table.version())
+        place = _Place(path, table.app, low, high, names, version=table.version(), **wish)
         if not self.cache.holds(place):
             self.cache.evict(lambda held: cast("_Place", held)[:-1] == place[:-1])  # the same, out of date
         # While it is read, a frame takes its room twice: as it was stored, and merged.
@@ -171,22 +170,49 @@ class Desk:
 
     @contextmanager
     def lend_answer(self, query: str, start: Any = None, end: Any = None, as_of: Any = None) -> Iterator[pa.Table]:
-        """The answer of a query, by duckdb, which is kept from files and from more memory than there is.
+        """The answer of a query, one select, by duckdb in a process of its own, kept from files and the network.
 
-        Its bytes count as used until the block ends, those of the tables it names until it is there.
+        Its bytes count as used until the block ends; until it is there those of the tables it names, and what it may
+        take beside them, which another process takes. Queries take turns.
         Raises  FrameTooLarge when the tables, or the answer, do not fit; as `Store.sql`.
         """
-        with self._mutex:
-            self._counts["queries"] += 1
-        limits: dict[str, Any] = {"engine": "duckdb", "memory": max(self._max // 2, 1 << 24), "seconds": _QUERY_S}
         place = _Place("", uuid.uuid4().hex, None, None, None, None, False, "", (0, 0))
+        tables = named(self.store, query)
+        low, high, known = moment(start, "start"), moment(end, "end"), moment(as_of, "as_of")
+        size = sum(self.estimate(table, None, low, high) for table in tables.values())
+        self._check_together(size)
+        memory = max(_QUERY_BYTES, min(self._max - size, self._max // 2))
+        # A read takes its frame twice for a moment, and the estimate may be wrong.
+        question = Question(query, list(tables), low, high, known, 3 * size, memory, _QUERY_S)
         with ExitStack() as stack:
-            with _Lent(self) as lent:
-                found = sql(cast("Store", lent), query, start=start, end=end, as_of=as_of, **limits)
-                size = min(frame_bytes(found), self._max)
-            stack.enter_context(self.cache.lend(place, size, lambda: found, patience=_PATIENCE_S))
+            with self._turn():
+                with self._mutex:
+                    self._counts["queries"] += 1
+                answer = partial(self._asker.ask, question)
+                room = min(size + memory, self._max)
+                found = stack.enter_context(self.cache.lend(place, room, answer, patience=_PATIENCE_S))
             self.cache.evict(lambda held: held == place)  # nobody will ask for it again
             yield found
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._asking.acquire(timeout=2 * _QUERY_S):
+            raise StoreError("other queries are under way", where="in the store's server", hint="try again")
+        try:
+            yield
+        finally:
+            self._asking.release()
+
+    def _check_together(self, size: int) -> None:
+        if size > self._max:
+            raise FrameTooLarge(
+                expected=f"tables of at most {self._max} bytes together",
+                got=f"about {size}",
+                where="in the query",
+                hint="give start and end, or give more memory",
+                size=size,
+                limit=self._max,
+            )
 
     def sql(self, query: str, *, start: Any = None, end: Any = None, as_of: Any = None, to: str = "arrow") -> Any:
         """As `lend_answer`, to keep."""
@@ -203,52 +229,61 @@ class Desk:
 
         Takes   retry: that the rows may have been sent before, to this process or to one that was killed.
         """
-        if origin is None:
-            found = self.store.write(path, data)
-        else:
-            who, position = origin
-            try:
-                writer = self._writer(self.store.split(path)[0].app, who)
-            except KeyNotFound:  # the first write makes the table
-                writer = self._writer(path, who)
-            with writer.turn:
-                if writer.position is None:
-                    before = self.last_origin(path, who) if retry else None
-                    writer.position = -(2**63) if before is None else before[0]
-                if position <= writer.position:
-                    with self._mutex:
-                        self._counts["skipped"] += 1
-                    return None
-                found = self.store.write(path, data, origin=(who, position))
-                writer.position = position
+        found = self._written(path, data, origin, retry)
         with self._mutex:
-            self._counts["writes"] += 1
-            self._counts["rows_in"] += len(found)
-        if self._rolls:
-            self._cool(path)
+            if found is None:
+                self._counts["skipped"] += 1
+            else:
+                self._counts["writes"] += 1
+                self._counts["rows_in"] += len(found)
         return found
 
-    def _writer(self, table: str, who: str) -> _Writer:
-        with self._mutex:
-            writer = self._writers.setdefault((table, who), _Writer())
-            self._writers.move_to_end((table, who))
-            while len(self._writers) > _WRITERS:
-                self._writers.popitem(last=False)
-            return writer
+    def _written(self, path: str, data: Any, origin: tuple[str, int] | None, retry: bool) -> range | None:
+        if origin is None:
+            return self.store.write(path, data)
+        who, position = origin
+        with self._writers.turn(who) as done:
+            if position <= self._done(done, path, who, retry):
+                return None
+            found = self.store.write(path, data, origin=origin)
+            with suppress(KeyNotFound):  # dropped meanwhile
+                done[self.store.split(path)[0].app] = position
+            return found
+
+    def _done(self, done: dict[str, int], path: str, who: str, retry: bool) -> int:
+        """The last position of `who` in the table of a path."""
+        try:
+            table = self.store.split(path)[0]
+        except KeyNotFound:  # the first write makes the table
+            return _NONE
+        if table.app not in done and retry:
+            before = table.last_origin(who)
+            done[table.app] = _NONE if before is None else before[0]
+        return done.get(table.app, _NONE)
+
+    def cool(self, path: str) -> None:
+        """Roll a table's rows when those that wait would take a sixteenth of the memory, or 16 MB; call it after a
+        write.
+        """
+        if self._rolls:
+            with suppress(KeyNotFound, UnknownStream):  # dropped meanwhile
+                self._cool(path)
 
     def _cool(self, path: str) -> None:
-        """Roll a table's rows when those that wait would take a sixteenth of the memory."""
         table = self.store.split(path)[0]
-        most = self._max // 16 // row_bytes(table.schema)
+        size = row_bytes(table.schema)
+        most = min(self._max // 16, _HOT_BYTES) // size
+        rows = max(1, min(max(10_000, most), _ROLLED_BYTES // size))
 
         def waiting(fresh: bool) -> int:
             return int(table.stream.next_offset) - table.rolled(table.state(fresh=fresh))
 
         if waiting(False) > most and waiting(True) > most:
             with self._one:  # it takes several times its rows, as a large read does
-                roll(table, force=True, max_rows=max(10_000, most), wait=False)
+                if waiting(True) > most:  # else another has done it while we waited
+                    roll(table, force=True, max_rows=rows, wait=False)
             if waiting(True) > 4 * most:  # another process is at it, and we write faster: wait for it
-                roll(table, force=True, max_rows=max(10_000, most))
+                roll(table, force=True, max_rows=rows)
 
     def last_origin(self, path: str, who: str) -> tuple[int, int] | None:
         """How far a source has come in a table; None when the table is not there yet."""
@@ -266,9 +301,10 @@ class Desk:
         self.store.drop(name)
         self.evict(name)
 
-    def maintain(self, path: str | None = None, *, force: bool = True, **options: Any) -> dict[str, Maintained]:
-        """As `Store.maintain`."""
-        return self.store.maintain(path, force=force, **options)
+    def maintain(self, path: str | None = None, *, force: bool = True, **options: Any) -> dict[str, Any]:
+        """As `Store.maintain`, in a process of its own; what was done, in JSON's types."""
+        names = None if path is None else self.store.split(path)[0].name
+        return maintain(self.store.hub.path, names, force=force, **options)
 
     # -- looking
 
@@ -315,8 +351,9 @@ class Desk:
                 "uptime_s": (WALL.now_ns() - self._began) / 1e9,
                 "arrow_bytes": pa.total_allocated_bytes(),
                 "arrow_peak_bytes": pa.default_memory_pool().max_memory(),
-                "peak_bytes": _peak(),
+                "peak_bytes": peak_bytes(),
             },
+            "upkeep": self._upkeep(),
         }
         if level:
             places = [cast("_Place", place) for place in self.cache.keys()]
@@ -324,9 +361,20 @@ class Desk:
             found["store"] = self.store.stats(level)
         return found
 
+    def _upkeep(self) -> dict[str, Any]:
+        return {"running": False} if self.keeper is None else self.keeper.statistics()
+
+    def health(self) -> dict[str, Any]:
+        """{"ok": whether all is well, "problems": what is not, as text}."""
+        upkeep, problems = self._upkeep(), []
+        if self.keeper is not None and not upkeep["running"]:
+            problems.append(f"the upkeep ended with exit code {upkeep['last_exit']}, and is about to be started again")
+        return {"ok": not problems, "problems": problems}
+
     def close(self) -> None:
         """Let all frames go, and the store, if it is its own."""
         self.cache.evict()
+        self._asker.close()
         if self._own:
             self.store.close()
 
@@ -338,54 +386,3 @@ class Desk:
 
     def __repr__(self) -> str:
         return f"Desk({self.name!r})"
-
-
-def _peak() -> int:
-    """The most memory this process has had, in bytes."""
-    try:
-        with open("/proc/self/status", "rb") as file:
-            return next(int(line.split()[1]) for line in file if line.startswith(b"VmHWM")) * 1024
-    except (OSError, StopIteration):  # elsewhere than on Linux; there getrusage would count the parent's, too
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-class _Lent:
-    """A store as `query.sql` needs it, whose tables are frames lent by a desk until the query is done."""
-
-    def __init__(self, desk: Desk) -> None:
-        self._desk, self._stack, self._size = desk, ExitStack(), 0
-
-    def tables(self) -> list[str]:
-        return self._desk.store.tables()
-
-    def table(self, name: str) -> _LentTable:
-        self._desk.store.table(name)
-        return _LentTable(self, name)
-
-    def frame(self, name: str, start: Any, end: Any, as_of: Any) -> pa.Table:
-        desk = self._desk
-        self._size += desk.estimate(desk.store.table(name), None, moment(start, "start"), moment(end, "end"))
-        if self._size > desk._max:
-            raise FrameTooLarge(
-                expected=f"tables of at most {desk._max} bytes together",
-                got=f"about {self._size}",
-                where="in the query",
-                hint="give start and end, or give more memory",
-                size=self._size,
-                limit=desk._max,
-            )
-        return self._stack.enter_context(desk.lend(name, start, end, as_of=as_of))
-
-    def __enter__(self) -> _Lent:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-
-class _LentTable:
-    def __init__(self, lent: _Lent, name: str) -> None:
-        self._lent, self._name = lent, name
-
-    def read(self, key: None, start: Any, end: Any, *, as_of: Any) -> pa.Table:
-        return self._lent.frame(self._name, start, end, as_of)

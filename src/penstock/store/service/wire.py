@@ -15,6 +15,7 @@ from penstock.errors import KeyNotFound, PenstockError, StoreError, UsageError
 __all__ = [
     "Create",
     "Evict",
+    "Health",
     "List",
     "Maintain",
     "Name",
@@ -108,6 +109,10 @@ class Stats(_Request, frozen=True):
     """How much to tell: 0, 1 or 2."""
 
     level: int = 0
+
+
+class Health(_Request, frozen=True):
+    """Whether all is well."""
 
 
 class Maintain(_Request, frozen=True):

@@ -38,7 +38,7 @@ def main() -> None:
         first.start()
         minutes = hub.streams.get("trades", lazy=True, emitter=Bars("1m"), into=bars, blocking=False)
         minutes.apply(max_windows=20)
-        factors.wait(30, 30)  # some are there ...
+        factors.wait(30, 60)  # some are there ...
         os.kill(first.pid or 0, signal.SIGKILL)  # ... and who made them is gone
         first.join()
         minutes.apply(flush=True)

@@ -33,7 +33,7 @@ def main() -> None:
         for word in WORDS:
             words.append({"word": word})
         lengths = hub.streams.get("lengths")
-        lengths.wait(10, 30)  # some results are there ...
+        lengths.wait(10, 60)  # some results are there ...
         os.kill(first.pid or 0, signal.SIGKILL)  # ... and the consumer is gone
         first.join()
         second = context.Process(target=consume, args=(folder,))

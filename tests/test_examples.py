@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from penstock_tests.waiting import PATIENCE_S
+
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SAYS = {
     "avg.py": "{'ev': 'AVG', 'a': 20.25}",
@@ -32,7 +34,7 @@ def test_it_runs(name: str, tmp_path: Path) -> None:
         env=here,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

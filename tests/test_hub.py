@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,13 +13,6 @@ import pytest
 import penstock as ps
 from penstock import hub as hub_module
 from penstock.errors import SchemaMismatch, StorageError, UnknownStream, UsageError
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Iterator[ps.Hub]:
-    with ps.open(tmp_path / "hub") as found:
-        yield found
-
 
 # -- opening
 

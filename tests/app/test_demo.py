@@ -9,13 +9,11 @@ import penstock as ps
 from penstock.app import Demo, load_market
 from penstock.errors import StorageError, UsageError
 from penstock.window import Bars
+from penstock_tests.waiting import PATIENCE_S
 
 
 def wait(demo: Demo) -> None:
-    for _ in range(600):
-        if demo.wait(0.1):
-            return
-    raise AssertionError(f"the demo does not end: {demo.statistics()}")
+    assert demo.wait(PATIENCE_S), f"the demo does not end: {demo.statistics()}"
 
 
 def test_it_makes_what_it_says(tmp_path: Path) -> None:

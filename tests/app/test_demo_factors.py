@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pyarrow as pa
 import pytest
 
-import penstock as ps
 from penstock.app import demo_factors
 from penstock.app.demo_factors import Comparison, compare, factor_schema, program_of
 from penstock.hub import Hub
@@ -33,11 +30,6 @@ def bars(rows: int, symbols: str = "AB", *, seed: int = 0) -> pa.Table:
                 }
             )  # fmt: skip
     return pa.Table.from_pylist(made, BARS)
-
-
-@pytest.fixture
-def hub(tmp_path: Path) -> Hub:
-    return ps.open(tmp_path / "hub")
 
 
 def run(hub: Hub, factors: object, table: pa.Table) -> tuple[object, Stream, Stream]:

@@ -17,6 +17,7 @@ import pytest
 
 import penstock
 from penstock.hub import Hub
+from penstock_tests.waiting import PATIENCE_S
 
 SRC = str(Path(penstock.__file__).parent.parent)
 
@@ -37,9 +38,7 @@ class Ran:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to stand in, with no setting of the machine's user."""
-    for name in [name for name in os.environ if name.startswith("PENSTOCK_")]:
-        monkeypatch.delenv(name)
+    """A folder to stand in."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -120,7 +119,7 @@ def shell(spawn: Callable[..., subprocess.Popen[bytes]]) -> Callable[..., Ran]:
 
     def run(*args: object, stdin: bytes = b"", **more: str) -> Ran:
         process = spawn(*args, **more)
-        out, err = process.communicate(stdin, timeout=60)
+        out, err = process.communicate(stdin, timeout=PATIENCE_S)
         return Ran(process.returncode, out.decode(), err.decode(), out)
 
     return run

@@ -16,6 +16,7 @@ import pytest
 
 import penstock as ps
 from penstock.cli.demo import command_name, next_steps
+from penstock_tests.waiting import PATIENCE_S
 
 Call = Callable[..., Any]
 Spawn = Callable[..., subprocess.Popen[bytes]]
@@ -102,7 +103,7 @@ def test_stopped_it_says_where_the_data_is(spawn: Spawn, place: Path, number: in
         if line.startswith(b"trades "):  # it runs
             break
     process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == code
     assert err.startswith(b"penstock: stopped; what was made is in d: ")
     assert err.count(b"\n") == 1
@@ -149,7 +150,7 @@ class Screen:
     def end(self) -> tuple[int, str]:
         while self.read():
             pass
-        code = self.process.wait(30)
+        code = self.process.wait(PATIENCE_S)
         os.close(self.master)
         return code, self.drawn.decode()
 

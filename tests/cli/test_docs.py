@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 import pytest
 
-from penstock.cli.tree import penstock as root
+from penstock_tests.commands import commands
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 HEAD = re.compile(r"^#{2,3} `(penstock[^`]*)`$", re.MULTILINE)
@@ -22,18 +21,6 @@ SHARED = {
     "penstock stream": {"--hub", "--json", "--debug"},
     "penstock factor": {"--expression", "-e", "--json", "--debug"},
 }
-
-
-def commands(group: click.Group = root, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
-    yield path, group
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path} {name}")
-        else:
-            yield f"{path} {name}", command
 
 
 def sections() -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 
 from penstock.cli import progress as module
 from penstock.cli.progress import progress
+from penstock_tests.waiting import PATIENCE_S
 
 
 class Terminal(io.StringIO):
@@ -51,6 +52,6 @@ def test_what_takes_long_draws_a_bar_and_takes_it_away(monkeypatch: pytest.Monke
     monkeypatch.setattr(module, "_PATIENCE_S", 0.0)
     with progress("rows", total) as done:
         done(5)
-        assert err.drawn.wait(20)
+        assert err.drawn.wait(PATIENCE_S)
         done(50)
     assert "\x1b[2K" in err.getvalue()  # the line is erased at the end

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,23 +9,10 @@ import pytest
 
 import penstock as ps
 from penstock.cli.tree import Commands
-from penstock.cli.tree import penstock as root
 from penstock.hub import Hub
+from penstock_tests.commands import commands
 
 Call = Callable[..., Any]
-
-
-def commands(group: click.Group = root, path: str = "penstock") -> Iterator[tuple[str, click.Command]]:
-    """Every command with its path, groups first."""
-    yield path, group
-    context = click.Context(group)
-    for name in group.list_commands(context):
-        command = group.get_command(context, name)
-        assert command is not None
-        if isinstance(command, click.Group):
-            yield from commands(command, f"{path} {name}")
-        else:
-            yield f"{path} {name}", command
 
 
 ALL = dict(commands())

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.testing import kill_at
+from penstock_tests.waiting import PATIENCE_S
 
 
 def test_killed_at_its_mark(tmp_path: Path) -> None:
@@ -27,7 +28,7 @@ def test_its_children_too(tmp_path: Path) -> None:
     except ProcessLookupError:
         return  # dead and buried
     with open(child):
-        assert select.select([child], [], [], 10)[0], "the child lives"
+        assert select.select([child], [], [], PATIENCE_S)[0], "the child lives"
 
 
 def test_no_mark() -> None:

@@ -9,6 +9,7 @@ import pytest
 import penstock
 from penstock.errors import SourceError
 from penstock.testing import ABORT, EOF, PAUSE, ScriptedSource
+from penstock_tests.waiting import PATIENCE_S
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_pause(stream: penstock.log.Stream) -> None:
     source.wait_paused()
     assert len(stream) == 2
     stopping.set()
-    runner.join(10)
+    runner.join(PATIENCE_S)
     assert not runner.is_alive()
     assert len(stream) == 2
 

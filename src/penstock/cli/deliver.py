@@ -74,6 +74,8 @@ def _beside(path: Path) -> Iterator[IO[bytes]]:
         with temporary.open("wb") as file:
             yield file
         temporary.replace(path)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, os.strerror(error.errno or 0), str(path.parent)) from error
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from penstock.errors import GroupBusy, PenstockWarning
+from penstock.errors import GroupBusy, PenstockWarning, StreamError
 from penstock.log import Folder, Position, Stream
 from penstock_tests.waiting import PATIENCE_S, until
 
@@ -295,6 +295,33 @@ def test_signal_handlers_that_raise_leave_no_lock_held_and_no_half_append(durabi
     assert there == sorted(set(there)), "none twice"
     assert set(sure) <= set(there)
     assert interrupted > 50
+
+
+def test_a_signal_handler_that_appends_in_an_append_is_told(hub: Folder) -> None:
+    """It would wait for itself; the append that it interrupted is not hurt."""
+    stream = hub.stream("s", schema=SCHEMA)
+    told: list[StreamError] = []
+
+    def append(*_: object) -> None:
+        try:
+            stream.append({"who": 1, "seq": 0, "text": ""})
+        except StreamError as error:
+            told.append(error)
+
+    before = signal.signal(signal.SIGALRM, append)
+    try:
+        numbers = iter(range(100_000))
+        while not told:
+            signal.setitimer(signal.ITIMER_REAL, 20e-6)
+            stream.append({"who": 0, "seq": next(numbers), "text": ""})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert "expected one append of a thread at a time, got another inside it" in str(told[0])
+    assert "let the handler set a flag" in str(told[0])
+    done = next(numbers)
+    assert [row["seq"] for row in stream.rows() if row["who"] == 0] == list(range(done))
+    stream.append({"who": 0, "seq": done, "text": ""})
 
 
 def test_a_reader_never_sees_a_row_that_is_taken_back(hub: Folder, fork: Fork) -> None:

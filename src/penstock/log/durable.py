@@ -34,22 +34,28 @@ def sync_segments(folder: Path, found: Iterable[int]) -> None:
 class GroupSync:
     """The first append to come waits some milliseconds and syncs, the others wait for it.
 
-    No flags: an interrupt may come between any two lines, and only `with` lets go of a lock for sure.
+    No flags: an interrupt may come between any two lines, and only `finally` lets go of a lock for sure.
     """
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._leading = threading.Lock()
+        self._leading = threading.RLock()
         self._tickets = itertools.count()
         self._done = 0  # tickets below this one are synced
 
     def wait(self, sync: Callable[[], None]) -> None:
         """Return when a `sync` that began after this call has ended. Raises what it raised, in the thread that led."""
         ticket = next(self._tickets)
-        with self._leading:
+        try:  # not `with`: see `Writer.append`
+            self._leading.acquire()
             if ticket < self._done:
                 return
             time.sleep(self._seconds)  # the time others have to join
             following = next(self._tickets)
             sync()
             self._done = following
+        finally:
+            try:
+                self._leading.release()
+            except RuntimeError:  # interrupted before it was taken
+                pass

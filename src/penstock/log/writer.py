@@ -20,7 +20,7 @@ from typing import NoReturn
 import pyarrow as pa
 
 from penstock.clock import WALL
-from penstock.errors import CorruptSegment, PenstockError, PenstockWarning
+from penstock.errors import CorruptSegment, PenstockError, PenstockWarning, StreamError
 from penstock.log.bell import Bell
 from penstock.log.disk import FULL, storage, storage_error
 from penstock.log.durable import GroupSync, sync_segments
@@ -83,7 +83,7 @@ class Writer:
         at_fork(self)
 
     def _renew(self) -> None:
-        self._mutex = threading.Lock()
+        self._mutex = threading.RLock()
         self._group = GroupSync(self._group_s)
         self._forget()
 
@@ -108,7 +108,7 @@ class Writer:
 
     def close(self) -> None:
         """Give the files back. A later append opens them again."""
-        with self._mutex:
+        with self._alone():
             self._forget()
             self._lock.close()
 
@@ -117,9 +117,32 @@ class Writer:
             self._forget()
 
     @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep this process's other threads out. For why it is no `with self._mutex:`, see `append`."""
+        self._no_other()
+        try:
+            self._mutex.acquire()
+            yield
+        finally:
+            try:
+                self._mutex.release()
+            except RuntimeError:  # interrupted before it was taken
+                pass
+
+    def _no_other(self) -> None:
+        """A signal handler may run in the middle of an append; one that appends there would wait for itself."""
+        if self._mutex._is_owned():  # type: ignore[attr-defined]  # threading.Condition asks it, too
+            raise StreamError(
+                expected="one append of a thread at a time",
+                got="another inside it, as of a signal handler",
+                where=f"in {self.folder}",
+                hint="let the handler set a flag, or append from a thread",
+            )
+
+    @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the stream's lock, the state of its last segment known."""
-        with self._mutex:
+        with self._alone():
             try:
                 self._enter()
                 yield
@@ -172,8 +195,12 @@ class Writer:
                 ReadOnly, StorageError; StaleSchema: nothing was committed.
         """
         # Not `with self.locked()`: a context manager would be a fifth of the cost. The unlocking calls stand here and
-        # not in a method, because an interrupt could come between a method's call and its first line.
-        with self._mutex:
+        # not in a method, because an interrupt could come between a method's call and its first line. And not
+        # `with self._mutex:`, because Python 3.14 lets one in between taking a lock and the block that gives it back;
+        # an RLock knows whether it was taken.
+        self._no_other()
+        try:
+            self._mutex.acquire()
             try:
                 self._enter()
                 first = self._next
@@ -189,6 +216,11 @@ class Writer:
             finally:
                 if self._lock.fd >= 0:
                     fcntl.flock(self._lock.fd, fcntl.LOCK_UN)
+        finally:
+            try:
+                self._mutex.release()
+            except RuntimeError:  # interrupted before it was taken
+                pass
         self.bell.ring()
         if self.durability == "group" and messages:
             self._group.wait(self._sync_appends)
@@ -219,7 +251,7 @@ class Writer:
 
         Raises  UnknownStream when another process was faster. A corrupt stream can be dropped, and one on a full disk.
         """
-        with self._mutex:
+        with self._alone():
             try:
                 self._take_lock()
                 if not self._lock.is_current():
@@ -241,7 +273,7 @@ class Writer:
 
     def _sync_appends(self) -> None:
         """Fdatasync what this object appended since the last time."""
-        with self._mutex:
+        with self._alone():
             oldest, newest = self._unsynced, self._first
             fds = [os.dup(self._data), os.dup(self._index)] if oldest == newest >= 0 else []
         try:

@@ -126,6 +126,22 @@ def test_stats_and_compact(call: Call, data: Path) -> None:
     assert call("store", "stats", "5", "--dir", "data").code == 2
 
 
+def test_drop(call: Call, data: Path) -> None:
+    found = call("store", "drop", "historical/minute/AAPL", "--dir", "data")
+    assert found.code == 2
+    assert "key 'historical/minute/AAPL' would be removed for good; give --yes" in found.err
+    found = call("store", "drop", "historical/minute/AAPL", "--dir", "data", stdin=b"n\n", terminal=True)
+    assert (found.code, found.err.endswith("nothing was dropped\n")) == (1, True)
+    found = call("store", "drop", "historical/minute/AAPL", "--dir", "data", stdin=b"y\n", terminal=True)
+    assert found.code == 0
+    assert call("store", "ls", "historical/minute", "--dir", "data").out == "historical/minute/MSFT\n"
+    found = call("store", "drop", "historical/minut", "--dir", "data", "--yes")
+    assert (found.code, "did you mean 'historical/minute'" in found.err) == (1, True)
+    found = call("store", "drop", "historical/minute", "--dir", "data", "--yes", "--json")
+    assert found.json == [{"path": "historical/minute", "keys": 1}]
+    assert call("store", "ls", "--dir", "data", "--json").out == ""
+
+
 def test_import_and_export(call: Call, place: Path) -> None:
     frame = pa.table({"sym": ["A"] * 3 + ["B"] * 2, "when": [1, 2, 3, 1, 2], "close": np.arange(5.0)})
     pq.write_table(frame, place / "a.parquet")

@@ -19,6 +19,7 @@ __all__ = ["store"]
         "write": "penstock.cli.store.rows:write",
         "stats": "penstock.cli.store.look:stats",
         "compact": "penstock.cli.store.keep:compact",
+        "drop": "penstock.cli.store.keep:drop",
         "import": "penstock.cli.store.files:import_",
         "export": "penstock.cli.store.files:export",
     },

@@ -1,4 +1,4 @@
-"""`penstock store compact`: rows into data files, small files into large ones, now."""
+"""`penstock store compact` and `drop`: files made larger, and history removed."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import click
 from penstock.cli import out
 from penstock.cli.outcome import say
 from penstock.cli.progress import progress
+from penstock.cli.questions import agreed
 from penstock.cli.store.where import opened, path_names, stored
 
-__all__ = ["compact"]
+__all__ = ["compact", "drop"]
 
 
 @click.command(short_help="Roll and compact now.")
@@ -42,3 +43,21 @@ def compact(path: str, due: bool, as_json: bool, **where: Any) -> None:
         )
     if failed:
         click.get_current_context().exit(1)
+
+
+@click.command(short_help="Remove a table, or a key of it.")
+@click.argument("path", shell_complete=path_names)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@stored()
+def drop(path: str, yes: bool, as_json: bool, **where: Any) -> None:
+    """Remove the table or key PATH, rows and history, for everybody. Asks on a terminal, else --yes is needed."""
+    with opened(where) as store:
+        keys = store.ls(path)
+        what = f"key {path!r}" if keys == [path] else f"table {path!r} with {out.count(len(keys))} keys"
+        if keys:  # else there is nothing to agree to: dropping says what is near
+            agreed(what, yes)
+        store.drop(path)
+    if as_json:
+        out.print_json({"path": path, "keys": len(keys)})
+    else:
+        out.write(f"dropped {what}\n")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 
 import click
 
 from penstock.cli import out
 from penstock.cli.hubs import open_hub, stream_names
-from penstock.cli.outcome import say
+from penstock.cli.questions import agreed
 from penstock.cli.tree import shared
 
 __all__ = ["drop", "retain"]
@@ -72,20 +71,9 @@ def drop(name: str, yes: bool, hub: str | None, as_json: bool) -> None:
     with open_hub(hub) as opened:
         metadata = opened.streams.metadata(name)
         what = f"stream {name!r} with {out.rows_text(metadata.rows)} ({out.size(metadata.bytes)})"
-        if not yes:
-            if not sys.stdin.isatty():
-                click.get_current_context().fail(f"{what} would be removed for good; give --yes")
-            if not _asked(f"drop {what} for good?"):
-                say("nothing was dropped")
-                click.get_current_context().exit(1)
+        agreed(what, yes)
         opened.streams.drop(name)
     if as_json:
         out.print_json({"stream": name, "rows": metadata.rows, "bytes": metadata.bytes})
     else:
         out.write(f"dropped {what}\n")
-
-
-def _asked(question: str) -> bool:
-    """Whether the answer on the terminal is yes; an empty one is no."""
-    print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-    return sys.stdin.readline().strip().lower() in ("y", "yes")

@@ -38,7 +38,7 @@ _ACTIONS: Final = {
     "health": "whether all is well, and what is not",
     "ls": 'tables or keys below {"prefix": …}',
     "evict": 'let frames go: {"path": …}, all by default',
-    "drop": 'remove the table {"name": …}',
+    "drop": 'remove the table or key {"name": …}',
     "create": "make a table: {name, schema, key, time, identity, rows, partition, durability}",
     "query": 'the answer of {"sql": …} as an Arrow stream',
     "maintain": 'roll and compact {"path": …} now; progress as it goes',

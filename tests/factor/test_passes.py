@@ -8,7 +8,8 @@ from penstock.errors import FactorError
 from penstock.factor.graph import Node, digests, formula
 from penstock.factor.layout import Layout, turn
 from penstock.factor.machine_numpy import NumpyEngine
-from penstock.factor.passes import PASSES, check, cut, expand, simplify
+from penstock.factor.passes import PASSES, check, expand, simplify
+from penstock.factor.plan import cut
 from penstock.factor.rules import RULES
 
 close, volume = f.fields("close", "volume")

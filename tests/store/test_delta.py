@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from penstock.clock import WALL, ManualClock
 from penstock.errors import StorageError
 from penstock.store.checkpoint import checkpoint_state, write_checkpoint
-from penstock.store.delta import RETENTION, DataFile, DeltaLog, State, add_action, remove_action, txn_action
+from penstock.store.delta import DeltaLog, add_action, remove_action, txn_action
 from penstock.store.layout import Layout, delta_schema, stored
+from penstock.store.state import RETENTION, DataFile, State
 
 SCHEMA = pa.schema([("symbol", pa.string()), ("ts_event", pa.int64())])
 LAYOUT = Layout.of(SCHEMA, "t")

@@ -72,7 +72,7 @@ def demo(data: str, pace: str | None, limit: int | None, synthetic: bool, headle
     elif live:
         from penstock.cli.demo_view import show_result
 
-        show_result(result, next_steps(folder))
+        show_result(result, summary(result), next_steps(folder))
     else:
         for line in [*summary(result), "next:", *(f"  {step}" for step in next_steps(folder))]:
             _line(line)

@@ -147,15 +147,13 @@ def _number(value: Any, signed: bool) -> str:
     return f"{value:+.4f}" if signed else f"{value:,.2f}"
 
 
-def show_result(result: DemoResult, steps: list[str]) -> None:
-    """The summary, and what to try next."""
+def show_result(result: DemoResult, summary: list[str], steps: list[str]) -> None:
+    """The summary, four lines, and what to try next."""
     from rich.console import Console
     from rich.text import Text
 
-    from penstock.cli.demo import summary
-
     console = Console(highlight=False)
-    made, speed, proof, data = summary(result)
+    made, speed, proof, data = summary
     console.print()
     console.print(Text(made), soft_wrap=True)
     console.print(Text(speed), soft_wrap=True)

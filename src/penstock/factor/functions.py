@@ -15,7 +15,7 @@ import numpy as np
 
 from penstock.errors import FactorError
 from penstock.factor.graph import Node, topological
-from penstock.factor.passes import Plan
+from penstock.factor.plan import Plan
 from penstock.factor.table import TABLE
 
 if TYPE_CHECKING:

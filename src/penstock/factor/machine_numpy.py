@@ -17,7 +17,7 @@ from penstock.factor.elementary import Elementary
 from penstock.factor.functions import Functions, is_function
 from penstock.factor.layout import Field, Layout, Past, turn
 from penstock.factor.ops.windowed import SHORT
-from penstock.factor.passes import Plan
+from penstock.factor.plan import Plan
 from penstock.factor.reproducible import group_sums, row_sums
 from penstock.factor.table import TABLE, Monoid
 

@@ -1,7 +1,7 @@
 """From what was written to what is run, in named steps.
 
-`expand` and `simplify` take outputs to outputs; `cut` takes them to a plan. `check` may run after each and says what
-a pass has broken. `compile` in `program.py` calls nothing else.
+`expand` and `simplify` take outputs to outputs; `check` may run after each and says what a pass has broken. `cut` of
+`plan.py` ends it. `compile` in `program.py` calls nothing else.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ import numpy as np
 
 from penstock.errors import FactorError
 from penstock.factor.graph import Node, constant, formula, topological
+from penstock.factor.machine_numpy import NumpyMachine
 from penstock.factor.rules import RULES
 from penstock.factor.table import TABLE, Kind, Operator, lookup
+from penstock.factor.trial import tried
 
-__all__ = ["PASSES", "Pass", "Plan", "Stage", "check", "cut", "expand", "simplify"]
+__all__ = ["PASSES", "Outputs", "Pass", "check", "expand", "simplify"]
 
 Outputs = Mapping[str, Node]
 
@@ -33,8 +35,6 @@ class Pass:
 
 def expand(outputs: Outputs, dtype: np.dtype[Any]) -> dict[str, Node]:
     """Replace composites by the operators they are made of, and try a user's own."""
-    from penstock.factor.trial import tried
-
     done: dict[Node, Node] = {}
 
     def settle(roots: Iterable[Node], depth: int) -> None:
@@ -73,8 +73,6 @@ def _composed(operator: Operator, args: tuple[Node, ...], attrs: dict[str, Any])
 
 def simplify(outputs: Outputs, dtype: np.dtype[Any]) -> dict[str, Node]:
     """Apply the exact rules, and compute what only depends on constants (in the program's dtype)."""
-    from penstock.factor.machine_numpy import NumpyMachine
-
     machine = NumpyMachine(dtype, 1)
     done: dict[Node, Node] = {}
 
@@ -125,54 +123,3 @@ def check(outputs: Outputs, *, after: str) -> None:
                 raise FactorError(
                     f"{formula(node, 80)} does not fit its operator", where=f"in factor {name!r} after {after}"
                 )
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """A stretch of a program without a dependence between keys, or the cross-sectional operators that end it."""
-
-    cross: bool
-    nodes: tuple[Node, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What a machine runs: stages in order, inputs, outputs and their names, after which node a value is last used."""
-
-    stages: tuple[Stage, ...]
-    nodes: tuple[Node, ...]
-    inputs: tuple[Node, ...]
-    outputs: tuple[Node, ...]
-    names: tuple[str, ...]
-    last_use: Mapping[Node, tuple[Node, ...]]
-
-
-def cut(outputs: Outputs) -> Plan:
-    """Order the nodes into stages: cross-sectional operators need a whole row of their operands."""
-    order = list(topological(outputs.values()))
-    stage: dict[Node, int] = {}  # even: along time; odd: cross-sectional
-    for node in order:
-        before = max((stage[arg] for arg in node.args), default=0)
-        crosses = node.op in TABLE and TABLE[node.op].kind is Kind.CROSS
-        stage[node] = (before // 2 * 2 + 1 if before % 2 == 0 else before + 2) if crosses else (before + 1) // 2 * 2
-    order.sort(key=lambda node: stage[node])
-    groups: dict[int, list[Node]] = {}
-    for node in order:
-        groups.setdefault(stage[node], []).append(node)
-    kept = {id(node) for node in outputs.values()}
-    last: dict[Node, Node] = {}
-    for node in order:
-        for arg in node.args:
-            last[arg] = node
-    uses: dict[Node, list[Node]] = {}
-    for arg, node in last.items():
-        if id(arg) not in kept and arg.op != "const":
-            uses.setdefault(node, []).append(arg)
-    return Plan(
-        stages=tuple(Stage(number % 2 == 1, tuple(nodes)) for number, nodes in sorted(groups.items())),
-        nodes=tuple(order),
-        inputs=tuple(node for node in order if node.op == "field"),
-        outputs=tuple(outputs.values()),
-        names=tuple(outputs),
-        last_use={node: tuple(args) for node, args in uses.items()},
-    )

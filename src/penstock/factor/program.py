@@ -21,7 +21,8 @@ from penstock.factor.layout import Layout
 from penstock.factor.live import MOST, Live, ordinal, restore
 from penstock.factor.lookback import endless, lookbacks, own
 from penstock.factor.machine import Engine
-from penstock.factor.passes import PASSES, Plan, check, cut
+from penstock.factor.passes import PASSES, check
+from penstock.factor.plan import Plan, cut
 from penstock.factor.table import TABLE, Kind
 
 if TYPE_CHECKING:

@@ -23,12 +23,13 @@ from penstock.log.disk import replacing, storage, sync_folder
 from penstock.log.lock import FileLock, at_fork
 from penstock.store.columns import settled_schema
 from penstock.store.compact import Progress
-from penstock.store.delta import RETENTION, DeltaLog
+from penstock.store.delta import DeltaLog
 from penstock.store.erase import erase
 from penstock.store.layout import Layout, delta_schema, stored
 from penstock.store.paths import check_path, check_table, has_wildcard, inside, near_all
 from penstock.store.remote import remote_url
 from penstock.store.roll import GROUP, locked
+from penstock.store.state import RETENTION
 from penstock.store.table import Table
 from penstock.store.tiers import own_stream
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from penstock.errors import StorageError
 from penstock.log.disk import replacing, storage
-from penstock.store.delta import State
+from penstock.store.state import State
 
 __all__ = ["checkpoint_state", "last_version", "read_checkpoint", "write_checkpoint"]
 

@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 from penstock.clock import WALL, duration_ns
 from penstock.errors import CorruptFile, PenstockWarning, UsageError
 from penstock.log.disk import storage
-from penstock.store.delta import KEEP_REMOVED_MS, DataFile, State, add_action, remove_action
+from penstock.store.delta import add_action, remove_action
 from penstock.store.layout import OFFSET, TIME
 from penstock.store.merge import order_of
 from penstock.store.parts import write_part
 from penstock.store.repeats import repeated
 from penstock.store.roll import as_stored, locked
+from penstock.store.state import KEEP_REMOVED_MS, DataFile, State
 from penstock.store.table import Table
 from penstock.store.wish import EVER
 

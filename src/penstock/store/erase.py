@@ -8,8 +8,9 @@ killed before the commit has changed nothing.
 from __future__ import annotations
 
 from penstock.store.compact import FILE_ROWS, Progress, rewritten
-from penstock.store.delta import State, add_action, remove_action
+from penstock.store.delta import add_action, remove_action
 from penstock.store.roll import locked, roll
+from penstock.store.state import State
 from penstock.store.table import Table
 from penstock.store.wish import EVER
 

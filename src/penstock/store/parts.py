@@ -24,9 +24,9 @@ from penstock.clock import WALL
 from penstock.errors import CorruptFile
 from penstock.log.format import digest
 from penstock.log.lock import at_fork
-from penstock.store.delta import DataFile
 from penstock.store.files import Files
 from penstock.store.layout import KNOWN, OFFSET, Layout
+from penstock.store.state import DataFile
 
 __all__ = ["Part", "Parts", "write_part"]
 

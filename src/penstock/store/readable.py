@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from penstock.errors import CorruptFile, KeyNotFound, OffsetError, PenstockWarning, UsageError
 from penstock.records.describe import near
 from penstock.store.columns import restored
-from penstock.store.delta import DataFile, State
 from penstock.store.frames import row_bytes
 from penstock.store.layout import KNOWN, OFFSET, TIME
 from penstock.store.merge import ints, merged
 from penstock.store.paths import has_wildcard, near_all
+from penstock.store.state import DataFile, State
 from penstock.store.tiers import Tiers
 from penstock.store.wish import EVER, Wish, moment, span_of
 

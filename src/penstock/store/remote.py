@@ -24,8 +24,9 @@ from pyarrow.fs import FileSelector, FileSystem, PyFileSystem
 from penstock.clock import WALL
 from penstock.errors import StorageError
 from penstock.store.checkpoint import checkpoint_state
-from penstock.store.delta import DeltaLog, State
+from penstock.store.delta import DeltaLog
 from penstock.store.frames import library
+from penstock.store.state import State
 
 __all__ = ["RemoteFiles", "RemoteLog", "remote_url"]
 

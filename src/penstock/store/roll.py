@@ -24,12 +24,13 @@ from penstock.log import Chunk, Position, Stream
 from penstock.log.disk import storage
 from penstock.log.lock import FileLock
 from penstock.store.columns import plain
-from penstock.store.delta import DataFile, State, add_action, txn_action
+from penstock.store.delta import add_action, txn_action
 from penstock.store.hot import with_system
 from penstock.store.layout import TIME
 from penstock.store.merge import ints, order_of
 from penstock.store.parts import write_part
 from penstock.store.repeats import repeated
+from penstock.store.state import DataFile, State
 from penstock.store.table import PASSING, Table
 
 __all__ = ["GROUP", "Rolled", "files_of", "forget", "locked", "roll"]

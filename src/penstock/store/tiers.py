@@ -12,10 +12,11 @@ from penstock.hub import Hub
 from penstock.log import Stream
 from penstock.log.lock import at_fork
 from penstock.store.columns import settled_schema
-from penstock.store.delta import DeltaLog, State
+from penstock.store.delta import DeltaLog
 from penstock.store.hot import Tail
 from penstock.store.layout import KNOWN, Layout, delta_schema, stored
 from penstock.store.parts import Parts
+from penstock.store.state import State
 
 __all__ = ["Tiers", "own_stream"]
 

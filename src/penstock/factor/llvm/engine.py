@@ -15,7 +15,7 @@ from penstock.factor.layout import Layout
 from penstock.factor.llvm.loop import CONTEXT
 from penstock.factor.llvm.module import lanes_of, write
 from penstock.factor.llvm.pieces import scratch_bytes
-from penstock.factor.passes import Plan
+from penstock.factor.plan import Plan
 from penstock.native import jit, pages
 
 if TYPE_CHECKING:

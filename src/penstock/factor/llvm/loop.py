@@ -18,7 +18,7 @@ import numpy as np
 from penstock.factor.executor import gates
 from penstock.factor.graph import Node
 from penstock.factor.llvm.machine import Words
-from penstock.factor.passes import Plan
+from penstock.factor.plan import Plan
 from penstock.native.emit import I64, PTR, Code, Kind, Value
 
 __all__ = ["CONTEXT", "Call", "Loop", "context", "named"]

@@ -22,7 +22,7 @@ from penstock.factor.llvm.loop import Call, Loop, context, named
 from penstock.factor.llvm.machine import LlvmMachine, Words
 from penstock.factor.llvm.memory import Memory
 from penstock.factor.llvm.rows import RowMachine
-from penstock.factor.passes import Plan
+from penstock.factor.plan import Plan
 from penstock.factor.table import TABLE
 from penstock.native.emit import PTR, Code, Value
 

@@ -107,7 +107,7 @@ def test_what_the_system_says_is_told_with_its_place(call: Call, hub: Hub) -> No
     hub.streams.get("x").append({"a": 1})
     found = call("stream", "read", "x", "-o", "no/such/folder/x.csv")
     assert found.code == 1
-    assert found.err.startswith("penstock: no such file or directory - at no/such/folder/")
+    assert found.err == "penstock: no such file or directory - at no/such/folder\n"
 
 
 def test_warnings_are_lines_on_stderr(call: Call, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:

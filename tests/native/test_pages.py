@@ -72,3 +72,23 @@ def test_where_the_system_gives_no_large_pages(monkeypatch):
 def test_more_than_there_is():
     with pytest.raises(MemoryError):
         arrays(8, (1 << 44,), F4)
+
+
+@pytest.mark.parametrize("slow_ns", [-1, 1 << 60])
+def test_large_pages_are_taken_as_long_as_they_come_quickly(need, monkeypatch, slow_ns):
+    need(sys.platform == "linux", "counts pages as Linux does")
+    monkeypatch.setattr(pages, "_SLOW_NS", slow_ns)
+    before = resident()
+    made = arrays(20, (500, 1000), F4)
+    taken = resident() - before
+    assert 4 << 20 < taken < 16 << 20 if slow_ns < 0 else taken >= 32 << 20
+    for i, one in enumerate(made):
+        one[...] = i
+    assert all((one == i).all() for i, one in enumerate(made))
+
+
+def test_an_older_kernel_gives_pages_when_they_are_written_to(monkeypatch):
+    monkeypatch.setattr(pages, "_POPULATE", 9999)
+    made = arrays(20, (500, 1000), F4)
+    made[19][...] = 1
+    assert (made[19] == 1).all()

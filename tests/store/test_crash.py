@@ -17,6 +17,7 @@ import penstock
 import penstock.store
 from penstock.store.compact import checkpoint, compact, vacuum
 from penstock.store.roll import roll
+from penstock_tests.children import die_at
 
 # What a killed writer left half-written is cut off, with a warning, by whoever writes next.
 pytestmark = pytest.mark.filterwarnings("ignore:.*that no append had committed:penstock.errors.PenstockWarning")
@@ -157,7 +158,7 @@ def test_killed_at_each_system_call(call: str, tmp_path: Path) -> None:
     for number in range(100):
         child = os.fork()
         if child == 0:
-            _die_at(call, number)
+            die_at(call, number)
             try:
                 with penstock.store.open(tmp_path) as store:
                     table = store.table("m/t")
@@ -175,19 +176,6 @@ def test_killed_at_each_system_call(call: str, tmp_path: Path) -> None:
         if os.WIFEXITED(status):
             return
     raise AssertionError("it never came through")
-
-
-def _die_at(call: str, number: int) -> None:
-    real = getattr(os, call)
-    left = [number]
-
-    def dying(*arguments: object, **options: object) -> object:
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
-
-    setattr(os, call, dying)
 
 
 def test_two_writer_processes(tmp_path: Path) -> None:

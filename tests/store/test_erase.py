@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from penstock.errors import CorruptFile, KeyNotFound, UsageError
 from penstock.store import Store, Table
 from penstock.store.compact import compact, vacuum
 from penstock.store.roll import roll
+from penstock_tests.children import die_at
 
 NOON = 1_767_268_800_000_000_000
 DAY = 86_400_000_000_000
@@ -235,18 +235,6 @@ def test_in_an_object_store(tmp_path: Path) -> None:
         expected = without(everything(store.table("t")), "B")
         store.drop("t/B")
         assert everything(store.table("t")).equals(expected)
-
-
-def die_at(call: str, number: int) -> None:
-    real, left = getattr(os, call), [number]
-
-    def dying(*arguments: object, **options: object) -> object:
-        left[0] -= 1
-        if left[0] < 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
-
-    setattr(os, call, dying)
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -19,25 +18,7 @@ import penstock as ps
 import penstock.store
 from penstock.errors import SchemaMismatch, TypeMismatch, UsageError
 from penstock.store import Store
-
-NOON = 1_767_268_800_000_000_000  # 2026-01-01T12:00Z
-MINUTE = 60_000_000_000
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return penstock.store.open(tmp_path / "data")
-
-
-def strict(frame: pa.Table, *names: str) -> pa.Table:
-    """As a table gives it back: neither key nor time is ever null."""
-    return frame.cast(pa.schema([field.with_nullable(field.name not in names) for field in frame.schema]))
-
-
-def bars(symbol: str = "AAPL", rows: int = 3, first: int = 0, price: float = 1.0) -> pa.Table:
-    times = NOON + (first + np.arange(rows)) * MINUTE
-    columns = {"symbol": pa.array([symbol] * rows, pa.string()), "ts_event": times, "close": np.full(rows, price)}
-    return strict(pa.table(columns), "symbol", "ts_event")
+from penstock_tests.bars import NOON, bars, strict
 
 
 @pytest.mark.parametrize(

@@ -155,35 +155,10 @@ def test_import_and_export(call: Call, place: Path) -> None:
     with ps.store.open(place / "data") as store:
         assert store.table("daily").layout.partition == "year"
         assert store.read("daily/B")["ts_event"].to_pylist() == [10**9, 2 * 10**9]
-    found = call(
-        "store",
-        "import",
-        "daily/C",
-        "a.parquet",
-        "--columns",
-        "when,close",
-        "--time",
-        "when",
-        "--unit",
-        "s",
-        "--dir",
-        "data",
-    )
+    bare = ["--columns", "when,close", "--time", "when", "--unit", "s", "--dir", "data"]
+    found = call("store", "import", "daily/C", "a.parquet", *bare)
     assert found.err == "penstock: wrote 5 rows to daily/C\n"
-    found = call(
-        "store",
-        "import",
-        "new/D",
-        "a.parquet",
-        "--columns",
-        "when,close",
-        "--time",
-        "when",
-        "--unit",
-        "s",
-        "--dir",
-        "data",
-    )
+    found = call("store", "import", "new/D", "a.parquet", *bare)
     assert found.code == 0
     assert call("store", "ls", "new", "--dir", "data").out == "new/D\n"
     found = call("store", "import", "plain", "a.parquet", "--time", "when", "--dir", "data")

@@ -18,7 +18,7 @@ import pytest
 from penstock.errors import PenstockWarning
 from penstock_tests.waiting import until
 
-__all__ = ["Point", "ended", "points", "quiet", "relay", "spawn", "storm"]
+__all__ = ["Point", "die_at", "ended", "points", "quiet", "relay", "spawn", "storm"]
 
 Point = Callable[[pytest.MonkeyPatch, int], None]
 """`point(patch, n)`: this process ends right before, or right after, the n-th call of something."""
@@ -167,3 +167,16 @@ def relay(
         assert code in (0, 9)
         died += code == 9
     return died
+
+
+def die_at(call: str, number: int) -> None:
+    """For a forked child: its call of `os.call` after so many others is a SIGKILL."""
+    real, left = getattr(os, call), [number]
+
+    def dying(*arguments: object, **options: object) -> object:
+        left[0] -= 1
+        if left[0] < 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    setattr(os, call, dying)

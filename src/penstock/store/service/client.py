@@ -80,6 +80,7 @@ class Client:
         self._timeout, self._patience = timeout, patience
         key = token if token is not None else os.environ.get("PENSTOCK_TOKEN")
         self._headers = [] if not key else [(b"authorization", f"Bearer {key}".encode())]
+        self._endless = fl.FlightCallOptions(headers=self._headers)  # for what takes its time, and is not cut off
         self._roots = None if ca is None else _pem(ca)
         self._mutex = threading.Lock()
         self._flight: fl.FlightClient | None = None
@@ -316,9 +317,8 @@ class Client:
         """As `Store.drop`. A key of a large table takes its time: nothing cuts that off."""
 
         def act(flight: fl.FlightClient, options: fl.FlightCallOptions, again: bool) -> None:
-            endless = fl.FlightCallOptions(headers=self._headers)
             try:
-                list(flight.do_action(("drop", wire.encode(wire.Name(_path(name)))), endless))
+                list(flight.do_action(("drop", wire.encode(wire.Name(_path(name)))), self._endless))
             except fl.FlightServerError as error:
                 if not (again and isinstance(self._told(error, "drop"), KeyNotFound)):  # then it was dropped before
                     raise
@@ -337,8 +337,7 @@ class Client:
 
         def act(flight: fl.FlightClient, options: fl.FlightCallOptions, again: bool) -> dict[str, Any]:
             done: dict[str, Any] = {}
-            endless = fl.FlightCallOptions(headers=self._headers)
-            for found in flight.do_action(("maintain", wire.encode(wire.Maintain(path, force))), endless):
+            for found in flight.do_action(("maintain", wire.encode(wire.Maintain(path, force))), self._endless):
                 told = msgspec.json.decode(found.body.to_pybytes())
                 if "done" in told:
                     done = told["done"]
